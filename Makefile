@@ -1,0 +1,81 @@
+# Everything people and CI do with Berth. `make` alone tells what there is.
+#
+#   BERTH_CONTEXT        a context of your kubeconfig: use its cluster, instead of making one with kind
+#   BERTH_IMAGE_PREFIX   such as registry.example.com/berth/: images get this prefix and are pushed there, for clusters
+#                        whose nodes pull from it, instead of being put onto the nodes of the kind cluster
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# One thing after the other: the cluster, cargo and Docker each use every core there is.
+.NOTPARALLEL:
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+CARGO ?= cargo
+
+##@ Try it
+.PHONY: help
+help: ## What can be made
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: cluster deploy ## From nothing to pods on every node that pull from a Registry
+	@$(CARGO) run --quiet --locked -p e2e --bin demo
+
+##@ Check it
+.PHONY: test
+test: unit e2e ## Every test there is
+
+.PHONY: unit
+unit: rust ## Tests that need no cluster
+	$(CARGO) test --workspace --locked
+
+.PHONY: e2e
+e2e: cluster deploy ## End-to-end tests in the cluster; failures leave their dumps in e2e/failures
+	$(CARGO) test --locked -p e2e --test e2e
+
+.PHONY: lint
+lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --workspace check; \
+	else echo "cargo-deny is not installed, so licences, advisories and duplicates were not checked: cargo install --locked cargo-deny"; fi
+
+##@ Build it
+.PHONY: images
+images: ## The two container images, from the sources here
+	@images/build.sh
+
+.PHONY: crds
+crds: rust ## manifests/crds/ from the types in crds/
+	$(CARGO) run --quiet --locked -p crds
+
+.PHONY: clean
+clean: ## Remove what was built; the cluster stays
+	@images/clean.sh
+	$(CARGO) clean
+
+##@ Run it in a cluster
+.PHONY: cluster
+cluster: ## A Kubernetes cluster to try and test in, or nothing where it is up
+	@e2e/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## Remove that cluster
+	@e2e/cluster/down.sh
+
+.PHONY: deploy
+deploy: images ## Build the images, bring them to the cluster, install or upgrade the operator
+	@manifests/deploy.sh
+
+.PHONY: undeploy
+undeploy: ## Delete every Registry, then the operator
+	@manifests/undeploy.sh
+
+# Prerequisite of whatever compiles.
+.PHONY: rust
+rust:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install 1.90 or newer, see https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: install gcc and the C library's headers (Debian: apt-get install gcc libc6-dev)" >&2; exit 1; }

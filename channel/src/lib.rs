@@ -1,0 +1,15 @@
+//! The internal channel between the operator, its registries and its nodes.
+//!
+//! ```text
+//!   operator ──PUT /v1/policy, GET /v1/status──► berth-registry       (each replica)
+//!   operator ──PUT /v1/node-access, GET ───────► node access agent    (each node)
+//! ```
+//!
+//! Both servers listen with mutual TLS: they accept only a client certificate that the operator's channel CA
+//! signed for client use, and prove by theirs which registry (or that node access) they are. This crate holds what
+//! both ends share: the messages, the TLS set-up (also used by the registry's public listener), a client.
+
+pub mod client;
+pub mod node_access;
+pub mod policy;
+pub mod tls;

@@ -1,0 +1,147 @@
+//! A namespace of its own for each test, gone afterwards; what was in it is kept in a folder when the test failed.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use crds::Registry;
+use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams},
+};
+use tokio::sync::RwLock;
+
+use crate::{cluster::Space, dump, wait};
+
+/// No test takes longer.
+const LIMIT: Duration = Duration::from_secs(600);
+/// Carried by all namespaces of one test; its value is the name of the first.
+const LABEL: &str = "berth.dev/e2e";
+
+/// Held shared by tests that keep to their namespace, alone by those that change what all of them use.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+/// Runs a test in a fresh namespace, beside other tests.
+///
+/// # Panics
+///
+/// When the test fails, panics or takes too long: with the reason and the folder that tells more.
+pub async fn with_namespace(test: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    let _shared = CLUSTER.read().await;
+    run(test, body).await;
+}
+
+/// Runs a test in a fresh namespace while no other test of this process runs.
+///
+/// # Panics
+///
+/// Like [`with_namespace`].
+pub async fn with_whole_cluster(test: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    let _alone = CLUSTER.write().await;
+    run(test, body).await;
+}
+
+async fn run(test: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    let space = match create(test).await {
+        Ok(space) => space,
+        Err(error) => panic!("failed to make a namespace: {error:#}"),
+    };
+    let ran = AssertUnwindSafe(tokio::time::timeout(LIMIT, body(&space))).catch_unwind().await;
+    let mut outcome = match ran {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(anyhow!("the test took longer than {} s", LIMIT.as_secs())),
+        Err(panic) => Err(anyhow!("{}", message(panic.as_ref()))),
+    };
+    if outcome.is_ok() {
+        // What can't be removed is a failure too, and worth the same look.
+        outcome = clean_up(&space).await.context("failed to clean up");
+    }
+    if let Err(reason) = outcome {
+        let reason = format!("{reason:#}");
+        let told = match dump::all(&space, test, &namespaces(&space).await.unwrap_or_default(), &reason).await
+        {
+            Ok(folder) => format!("operator logs, events and all objects are in {}", folder.display()),
+            Err(error) => format!("and nothing more could be found out: {error:#}"),
+        };
+        if std::env::var_os("BERTH_E2E_KEEP").is_none() {
+            drop(clean_up(&space).await);
+        }
+        panic!("{test}: {reason}\n{told}");
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("the test panicked").to_owned()
+}
+
+async fn create(test: &str) -> Result<Space> {
+    let name = format!("e2e-{}-{}", test.replace('_', "-"), random()?);
+    let space = Space::named(&name).await?;
+    make(&space, &name).await?;
+    Ok(space)
+}
+
+impl Space {
+    /// One more namespace for the same test, gone with the first.
+    pub async fn another(&self) -> Result<Self> {
+        let space = self.beside(&format!("{}-{}", self.namespace, random()?));
+        make(&space, &self.namespace).await?;
+        Ok(space)
+    }
+}
+
+fn random() -> Result<String> {
+    let mut bytes = [0; 3];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
+    Ok(hex::encode(bytes))
+}
+
+async fn make(space: &Space, first: &str) -> Result<()> {
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(space.namespace.clone()),
+            labels: Some([(LABEL.to_owned(), first.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    Api::all(space.client.clone()).create(&PostParams::default(), &namespace).await?;
+    // Pods are refused until the namespace has its ServiceAccount.
+    let accounts = space.api::<k8s_openapi::api::core::v1::ServiceAccount>();
+    wait::until(&accounts, "default", "the namespace's ServiceAccount", |_| true).await.map(drop)
+}
+
+/// The namespaces of the test that `space` was made for.
+async fn namespaces(space: &Space) -> Result<Vec<String>> {
+    let labelled = ListParams::default().labels(&format!("{LABEL}={}", space.namespace));
+    let all = Api::<Namespace>::all(space.client.clone()).list(&labelled).await?;
+    Ok(all.iter().map(ResourceExt::name_any).collect())
+}
+
+/// Registries first, so that no finalizer is left that nobody serves; then the namespaces, whatever became of those.
+async fn clean_up(space: &Space) -> Result<()> {
+    for namespace in namespaces(space).await? {
+        let emptied = remove_registries(&space.beside(&namespace)).await;
+        let namespaces = Api::<Namespace>::all(space.client.clone());
+        namespaces.delete(&namespace, &DeleteParams::background()).await?;
+        emptied?;
+    }
+    Ok(())
+}
+
+async fn remove_registries(space: &Space) -> Result<()> {
+    let api: Api<Registry> = space.api();
+    let registries = api.list(&ListParams::default()).await?;
+    for registry in &registries {
+        api.delete(&registry.name_any(), &DeleteParams::default()).await?;
+    }
+    for registry in &registries {
+        wait::gone(&api, &registry.name_any()).await?;
+    }
+    let left = api.list(&ListParams::default()).await?;
+    ensure!(left.items.is_empty(), "a Registry appeared in {} while it was cleaned up", space.namespace);
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The operator under test: its pods and metrics.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
+
+use crate::{
+    cluster::{OPERATOR_NAMESPACE, Space},
+    wait,
+};
+
+/// The operator's Deployment.
+pub const DEPLOYMENT: &str = "berth-operator";
+
+/// Where its metrics are served.
+const METRICS_PORT: u16 = 8081;
+
+/// The operator's namespace.
+#[must_use]
+pub fn space(space: &Space) -> Space {
+    space.beside(OPERATOR_NAMESPACE)
+}
+
+/// The pods of the operator that are not on their way out.
+pub async fn pods(space: &Space) -> Result<Vec<Pod>> {
+    let space = self::space(space);
+    let deployment: Deployment = space.api::<Deployment>().get(DEPLOYMENT).await?;
+    let selector = deployment
+        .spec
+        .and_then(|spec| spec.selector.match_labels)
+        .context("the operator has no selector")?;
+    let selector: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pods = space.api::<Pod>().list(&ListParams::default().labels(&selector.join(","))).await?;
+    Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+}
+
+/// Deletes all pods of the operator and waits until all of the new ones are ready.
+pub async fn restart(space: &Space) -> Result<()> {
+    let api: Api<Pod> = self::space(space).api();
+    let former = pods(space).await?;
+    for pod in &former {
+        api.delete(&pod.name_any(), &DeleteParams::default()).await?;
+    }
+    for pod in &former {
+        wait::gone(&api, &pod.name_any()).await?;
+    }
+    let deployments: Api<Deployment> = self::space(space).api();
+    wait::until(&deployments, DEPLOYMENT, "the operator to be ready again", |deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        status.ready_replicas == wanted && status.observed_generation == deployment.metadata.generation
+    })
+    .await
+    .map(drop)
+}
+
+/// The sum of a counter over all pods of the operator and all series whose labels contain `labels`.
+pub async fn metric(space: &Space, name: &str, labels: &str) -> Result<u64> {
+    let mut sum = 0;
+    for pod in pods(space).await? {
+        let path = format!(
+            "/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{}:{METRICS_PORT}/proxy/metrics",
+            pod.name_any()
+        );
+        let text = space.client.request_text(http::Request::get(path).body(Vec::new())?).await?;
+        sum += counted(&text, name, labels);
+    }
+    Ok(sum)
+}
+
+fn counted(text: &str, name: &str, labels: &str) -> u64 {
+    let series = text.lines().filter_map(|line| line.strip_prefix(name));
+    let wanted = series.filter(|rest| rest.starts_with([' ', '{']) && rest.contains(labels));
+    wanted.filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_added_up() {
+        let text = "# TYPE x counter\nx_total{kind=\"A\",n=\"1\"} 2\nx_total{kind=\"B\"} 3\nx_total_more{kind=\"A\"} 9\n";
+        assert_eq!(counted(text, "x_total", ""), 5);
+        assert_eq!(counted(text, "x_total", "kind=\"A\""), 2);
+        assert_eq!(counted(text, "y_total", ""), 0);
+    }
+}

@@ -1,0 +1,85 @@
+//! An unchanged world gets no mutating request, not even from an operator that has just started.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crds::Registry;
+use e2e::{
+    Result, Space, ensure, operator,
+    owned::{ALL, CLAIM},
+    registry, wait, with_whole_cluster,
+};
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Pod, Secret},
+};
+use kube::{Api, ResourceExt as _, api::ListParams};
+
+/// How long the operator is watched for writes that should not be. Not a wait for anything to happen.
+const WATCHED: Duration = Duration::from_secs(30);
+
+/// The resource version of everything that the operator might write.
+async fn versions(space: &Space) -> Result<BTreeMap<String, String>> {
+    let mut versions = BTreeMap::new();
+    let mut see = |kind: &str, name: String, version: Option<String>| {
+        versions.insert(format!("{kind} {name}"), version.unwrap_or_default());
+    };
+    for owned in ALL.iter().chain([&CLAIM]) {
+        let object = space.dynamic(&owned.resource()).get(&owned.name("demo")).await?;
+        see(owned.kind, object.name_any(), object.resource_version());
+    }
+    let registry = space.api::<Registry>().get("demo").await?;
+    see("Registry", registry.name_any(), registry.resource_version());
+    for pod in space.api::<Pod>().list(&ListParams::default()).await? {
+        see("Pod", pod.name_any(), pod.resource_version());
+    }
+    let own = operator::space(space);
+    for secret in own.api::<Secret>().list(&ListParams::default()).await? {
+        see("Secret of the operator", secret.name_any(), secret.resource_version());
+    }
+    for daemon_set in own.api::<DaemonSet>().list(&ListParams::default()).await? {
+        see("DaemonSet", daemon_set.name_any(), daemon_set.resource_version());
+    }
+    Ok(versions)
+}
+
+#[tokio::test]
+async fn a_restarted_operator_changes_nothing() {
+    with_whole_cluster("restart", async |space| {
+        registry::running(space, &registry::small("demo")).await?;
+        // Ready comes before the last figures of the status: the world is at rest once nothing changes any more.
+        let before = wait::poll("the cluster to come to rest", async || {
+            let one = versions(space).await?;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let two = versions(space).await?;
+            ensure!(one == two, "changed within 10 s: {:?}", changed(&one, &two));
+            Ok(two)
+        })
+        .await?;
+
+        operator::restart(space).await?;
+        let registries =
+            Api::<Registry>::all(space.client.clone()).list(&ListParams::default()).await?.items.len() as u64;
+        wait::poll("the new operator to look at every Registry", async || {
+            let reconciled = operator::metric(space, "berth_operator_reconciles_total", "").await?;
+            ensure!(reconciled >= registries, "{reconciled} reconciliations of {registries} Registries");
+            Ok(())
+        })
+        .await?;
+        tokio::time::sleep(WATCHED).await;
+
+        let after = versions(space).await?;
+        ensure!(before == after, "changed by the restart: {:?}", changed(&before, &after));
+        let writes = operator::metric(space, "berth_operator_writes_total", "").await?;
+        ensure!(writes == 0, "the new operator sent {writes} mutating requests");
+        let failures = operator::metric(space, "berth_operator_reconciles_total", "").await?
+            - operator::metric(space, "berth_operator_reconciles_total", "outcome=\"ok\"").await?;
+        ensure!(failures == 0, "{failures} reconciliations failed");
+        Ok(())
+    })
+    .await;
+}
+
+fn changed<'a>(one: &'a BTreeMap<String, String>, two: &'a BTreeMap<String, String>) -> Vec<&'a String> {
+    let keys: std::collections::BTreeSet<&String> = one.keys().chain(two.keys()).collect();
+    keys.into_iter().filter(|key| one.get(*key) != two.get(*key)).collect()
+}

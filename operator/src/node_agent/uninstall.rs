@@ -1,0 +1,72 @@
+//! Whether node access ends because it is being uninstalled, or for a moment only.
+//!
+//! A pod is told to stop in both cases. Files stay through upgrades, evictions and restarts, so that pulls go on; they
+//! go when the DaemonSet does. In doubt they stay: a forgotten file harms less than pods that can't start.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::{Api, Client};
+
+/// The API server has this long to answer: less than a pod is given to stop.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why this is an uninstallation; none where it is not, or nobody knows.
+pub(super) async fn reason(namespace: &str, daemonset: &str) -> Option<&'static str> {
+    let ask = async {
+        let client = Client::try_default().await?;
+        Api::<DaemonSet>::namespaced(client, namespace).get(daemonset).await
+    };
+    let answer = tokio::time::timeout(TIMEOUT, ask)
+        .await
+        .inspect_err(|_| tracing::warn!("the API server did not answer, the files stay"))
+        .ok()?;
+    judge(&answer)
+}
+
+fn judge(answer: &Result<DaemonSet, kube::Error>) -> Option<&'static str> {
+    match answer {
+        Ok(daemonset) => {
+            daemonset.metadata.deletion_timestamp.as_ref().map(|_| "the DaemonSet is being deleted")
+        }
+        Err(kube::Error::Api(status)) => match status.code {
+            404 => Some("the DaemonSet is gone"),
+            // Its rights go before or after the DaemonSet, in no promised order.
+            401 | 403 => Some("the identity of node access is gone"),
+            _ => None,
+        },
+        Err(error) => {
+            tracing::warn!(%error, "failed to ask for the DaemonSet, the files stay");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use kube::core::Status;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(404, true)]
+    #[case(401, true)]
+    #[case(403, true)]
+    #[case(500, false)]
+    #[case(429, false)]
+    fn files_go_when_the_daemonset_or_its_rights_are_gone(#[case] code: u16, #[case] gone: bool) {
+        let answer = Err(kube::Error::Api(Box::new(Status { code, ..Status::failure("no", "No") })));
+        assert_eq!(judge(&answer).is_some(), gone);
+    }
+
+    #[test]
+    fn files_go_with_the_daemonset_and_stay_otherwise() {
+        let mut daemonset = DaemonSet::default();
+        assert_eq!(judge(&Ok(daemonset.clone())), None);
+        daemonset.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert!(judge(&Ok(daemonset)).is_some());
+        assert_eq!(judge(&Err(kube::Error::LinesCodecMaxLineLengthExceeded)), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! One Registry: observe, bring about, tell.
+//!
+//! Every run looks at everything anew and remembers nothing, so it may end at any point and be repeated.
+
+use std::{sync::Arc, time::Duration};
+
+use crds::{Registry, RegistryStatus};
+use k8s_openapi::{
+    api::core::v1::PersistentVolumeClaim,
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::{
+        controller::Action,
+        finalizer::{self, finalizer},
+    },
+};
+use serde_json::json;
+
+use crate::{
+    apply,
+    conditions::Answer,
+    context::Context,
+    desired::{access, storage},
+    names::{self, MANAGER},
+    node_access, replicas,
+    status::{self, Observed},
+};
+
+mod event;
+mod make;
+
+/// Keeps a deleted Registry until nodes and volume are as its policy says.
+const FINALIZER: &str = "berth.dev/registry";
+/// How often a Registry is looked at when nothing happens: fill level, certificate, drift that no watch tells of.
+const CALM: Duration = Duration::from_secs(120);
+/// How soon again while something is on its way that no watch tells of, such as a pod that starts to listen.
+const BUSY: Duration = Duration::from_secs(1);
+/// How long a deletion waits for nodes that answer but still have their files.
+const NODES_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Why a Registry is not what it should be; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// An object can't be read or written.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// No certificate.
+    #[error(transparent)]
+    Certificate(#[from] crate::authority::Error),
+    /// Pods can't be listed.
+    #[error("failed to list the registry's pods: {0}")]
+    Pods(#[source] kube::Error),
+    /// The status can't be written.
+    #[error("failed to write the status: {0}")]
+    Status(#[source] kube::Error),
+    /// Nodes still have the deleted Registry's files.
+    #[error("waiting for nodes to remove the registry's files")]
+    NodesPending,
+    /// The finalizer can't be set or removed.
+    #[error("{0}")]
+    Finalizer(#[source] Box<finalizer::Error<Error>>),
+}
+
+impl Error {
+    /// Label of this error in metrics.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+            Self::Certificate(_) => "certificate",
+            Self::Pods(_) => "pods",
+            Self::Status(_) => "status",
+            Self::NodesPending => "nodes_pending",
+            Self::Finalizer(_) => "finalizer",
+        }
+    }
+}
+
+/// Brings one Registry about, or takes it down.
+pub(crate) async fn reconcile(registry: Arc<Registry>, context: Arc<Context>) -> Result<Action, Error> {
+    let api = Api::namespaced(context.applier.client.clone(), &names::namespace(&registry));
+    let result = finalizer(&api, FINALIZER, registry, |event| async {
+        match event {
+            finalizer::Event::Apply(registry) => bring_about(&registry, &context).await,
+            finalizer::Event::Cleanup(registry) => take_down(&registry, &context).await,
+        }
+    })
+    .await
+    .map_err(|error| match error {
+        finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error,
+        other => Error::Finalizer(Box::new(other)),
+    });
+    context.applier.metrics.reconciled(result.as_ref().err().map_or("ok", Error::kind));
+    result
+}
+
+/// What to do after an error: the same again, later and later.
+#[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]
+pub(crate) fn on_error(registry: Arc<Registry>, error: &Error, context: Arc<Context>) -> Action {
+    if matches!(error, Error::NodesPending) {
+        return Action::requeue(BUSY);
+    }
+    let wait = context.failures.another(&registry);
+    let (namespace, name) = (names::namespace(&registry), registry.name_any());
+    tracing::warn!(%error, namespace, name, retry_seconds = wait.as_secs(), "failed to reconcile");
+    Action::requeue(wait)
+}
+
+async fn bring_about(registry: &Registry, context: &Context) -> Result<Action, Error> {
+    let observed = observe(registry, context).await?;
+    let status = status::status(registry, &observed, Timestamp::now());
+    let ready = status.conditions.first().is_some_and(|ready| ready.status == "True");
+    tell(registry, context, status).await?;
+    context.nodes.wake();
+    if observed.problem.is_some() {
+        return Ok(Action::requeue(context.failures.another(registry)));
+    }
+    context.failures.over(registry);
+    // While a pod starts, watches tell of it; that it listens, or that patience with nodes ends, they don't.
+    Ok(Action::requeue(if ready || registry.spec.replicas == 0 { CALM } else { BUSY }))
+}
+
+/// Makes every object what it should be, and looks at what came of it.
+async fn observe(registry: &Registry, context: &Context) -> Result<Observed, Error> {
+    let key = context.secrets.keys.of(registry);
+    let policy = access::policy(&key);
+    let made = match make::make(registry, context).await {
+        Ok(made) => Ok(made),
+        Err(Error::Apply(error)) => Err(problem(&error).ok_or(error)?),
+        Err(error) => return Err(error),
+    };
+    let endpoint = names::endpoint(registry);
+    let (made, problem) =
+        made.map_or_else(|problem| (make::Made::default(), Some(problem)), |made| (made, None));
+    Ok(Observed {
+        problem,
+        cluster_ip: made.cluster_ip,
+        certificate_expires: made.certificate_expires,
+        volume_size: made.volume_size,
+        storage: made.storage,
+        policy_revision: policy.revision(),
+        replicas: replicas::sync(context, registry, &policy).await.map_err(Error::Pods)?,
+        nodes_granted: node_access::is_granted(
+            &names::namespace(registry),
+            &context.config.node_access_namespaces,
+        ),
+        nodes: context.nodes.view(&endpoint),
+    })
+}
+
+/// What a person has to mend; none where trying again may help by itself.
+fn problem(error: &apply::Error) -> Option<Answer> {
+    match error {
+        apply::Error::Foreign { .. } => Some(Answer::no("NameTaken", error.to_string())),
+        apply::Error::Terminating { .. } => Some(Answer::no("Terminating", error.to_string())),
+        apply::Error::Apply { what, source: kube::Error::Api(status) }
+            if status.is_invalid() || status.is_forbidden() =>
+        {
+            Some(Answer::no("Refused", format!("the API server refused {what}: {}", status.message)))
+        }
+        _ => None,
+    }
+}
+
+/// Writes the status where it differs, with an Event where readiness does.
+async fn tell(registry: &Registry, context: &Context, status: RegistryStatus) -> Result<(), Error> {
+    let former = registry.status.as_ref();
+    if former == Some(&status) {
+        return Ok(());
+    }
+    let api = Api::<Registry>::namespaced(context.applier.client.clone(), &names::namespace(registry));
+    context.applier.metrics.wrote("Registry/status");
+    let patch = json!({
+        "apiVersion": Registry::api_version(&()),
+        "kind": Registry::kind(&()),
+        "metadata": {"name": registry.name_any()},
+        "status": status,
+    });
+    api.patch_status(&registry.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
+        .await
+        .map_err(Error::Status)?;
+    if let Some(event) = event::event(former, &status) {
+        context.applier.metrics.wrote("Event");
+        if let Err(error) = context.events.publish(&event, &registry.object_ref(&())).await {
+            tracing::warn!(%error, "failed to publish an Event");
+        }
+    }
+    Ok(())
+}
+
+/// Nodes first, then the volume as the policy says; what has an owner reference, the cluster removes.
+async fn take_down(registry: &Registry, context: &Context) -> Result<Action, Error> {
+    context.nodes.wake();
+    let since = registry.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    if context.nodes.mention(&names::host(registry)) && Timestamp::now() < since + NODES_PATIENCE {
+        return Err(Error::NodesPending);
+    }
+    if registry.spec.deletion_policy == crds::registry::DeletionPolicy::Delete {
+        let claim = storage::claim_name(registry);
+        context.applier.delete::<PersistentVolumeClaim>(&names::namespace(registry), &claim).await?;
+    }
+    context.failures.over(registry);
+    Ok(Action::await_change())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Reconciliation against an API server in memory.
+
+use std::sync::Arc;
+
+use clap::Parser as _;
+use crds::{Registry, registry::DeletionPolicy};
+use kube::runtime::events::{Recorder, Reporter};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    apply::Applier, authority::Authority, bootstrap::Secrets, config::Command, context::Failures, keys::Keys,
+    metrics::Metrics, node_access::Nodes, testing, testing::fake_api::FakeApi,
+};
+
+const REGISTRY: &str = "/apis/berth.dev/v1alpha1/namespaces/apps/registries/demo";
+const SERVICE: &str = "/api/v1/namespaces/apps/services/demo";
+const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/apps/statefulsets/demo";
+const CLAIM: &str = "/api/v1/namespaces/apps/persistentvolumeclaims/demo-data";
+
+struct World {
+    api: FakeApi,
+    context: Arc<Context>,
+}
+
+impl World {
+    fn new() -> Self {
+        let api = FakeApi::default();
+        api.put(REGISTRY, serde_json::to_value(testing::registry("demo")).unwrap());
+        let arguments =
+            ["berth-operator", "run", "--registry-image=registry:1", "--operator-image=operator:1"];
+        let Ok(Command::Run(config)) = Command::try_parse_from(arguments) else { panic!("bad arguments") };
+        let authority = || Authority::load(&Authority::create("test").unwrap()).unwrap();
+        let context = Context {
+            config,
+            applier: Applier { client: api.client(), metrics: Metrics::default() },
+            secrets: Secrets {
+                serving: authority(),
+                channel: authority(),
+                keys: Keys::new(&[7; 32]).unwrap(),
+            },
+            nodes: Arc::new(Nodes::default()),
+            events: Recorder::new(api.client(), Reporter { controller: "test".into(), instance: None }),
+            failures: Failures::default(),
+        };
+        Self { api, context: Arc::new(context) }
+    }
+
+    fn registry(&self) -> Registry {
+        serde_json::from_value(self.api.get(REGISTRY).unwrap()).unwrap()
+    }
+
+    async fn reconcile(&self) -> Result<Action, Error> {
+        reconcile(Arc::new(self.registry()), Arc::clone(&self.context)).await
+    }
+
+    /// Until nothing is written any more.
+    async fn settle(&self) {
+        for _ in 0..5 {
+            self.api.take_writes();
+            self.reconcile().await.unwrap();
+            if self.api.take_writes().is_empty() {
+                return;
+            }
+        }
+        panic!("still writing after five reconciliations");
+    }
+
+    fn edit(&self, path: &str, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.api.get(path).unwrap();
+        edit(&mut object);
+        self.api.put(path, object);
+    }
+
+    fn ready_reason(&self) -> String {
+        self.registry().status.unwrap().conditions[0].reason.clone()
+    }
+
+    async fn delete(&self, policy: DeletionPolicy) {
+        self.edit(REGISTRY, |registry| {
+            registry["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            registry["spec"]["deletionPolicy"] = json!(policy);
+        });
+        self.reconcile().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_registry_gets_its_objects_and_then_nothing_is_written() {
+    let world = World::new();
+    world.settle().await;
+    insta::assert_snapshot!(world.api.paths().join("\n"));
+}
+
+#[tokio::test]
+async fn the_objects_are_as_designed() {
+    let world = World::new();
+    world.settle().await;
+    for (name, path) in [("service", SERVICE), ("stateful_set", STATEFUL_SET), ("claim", CLAIM)] {
+        insta::assert_yaml_snapshot!(name, world.api.get(path).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_edit_is_reverted_and_an_addition_survives() {
+    let world = World::new();
+    world.settle().await;
+    world.edit(SERVICE, |service| {
+        service["spec"]["ports"][0]["port"] = json!(1);
+        service["metadata"]["labels"]["team"] = json!("blue");
+    });
+    world.settle().await;
+    let service = world.api.get(SERVICE).unwrap();
+    assert_eq!(service["spec"]["ports"][0]["port"], 5000);
+    assert_eq!(service["metadata"]["labels"]["team"], "blue");
+}
+
+#[tokio::test]
+async fn a_deleted_service_asks_for_its_former_address() {
+    let world = World::new();
+    world.settle().await;
+    world.edit(REGISTRY, |registry| {
+        registry["status"]["clusterIP"] = json!("10.96.0.5");
+    });
+    world.api.remove(SERVICE);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.get(SERVICE).unwrap()["spec"]["clusterIP"], "10.96.0.5");
+}
+
+#[tokio::test]
+async fn a_service_whose_address_was_taken_gets_another() {
+    let world = World::new();
+    world.settle().await;
+    world.edit(REGISTRY, |registry| {
+        registry["status"]["clusterIP"] = json!("10.96.0.5");
+    });
+    world.api.remove(SERVICE);
+    world.api.refuse("10.96.0.5");
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.get(SERVICE).unwrap()["spec"]["clusterIP"], "10.96.0.77");
+}
+
+#[tokio::test]
+async fn a_deleted_secret_comes_back_with_the_same_password() {
+    const ADMIN: &str = "/api/v1/namespaces/apps/secrets/demo-admin";
+    let world = World::new();
+    world.settle().await;
+    let before = world.api.remove(ADMIN).unwrap();
+    world.settle().await;
+    assert_eq!(world.api.get(ADMIN).unwrap()["data"], before["data"]);
+}
+
+#[tokio::test]
+async fn somebody_elses_service_is_left_alone_and_reported_until_it_goes() {
+    let world = World::new();
+    let foreign =
+        json!({"metadata": {"name": "demo", "namespace": "apps"}, "spec": {"clusterIP": "10.96.0.9"}});
+    world.api.put(SERVICE, foreign.clone());
+    world.settle().await;
+    assert_eq!(world.api.get(SERVICE).unwrap(), foreign);
+    assert_eq!(world.ready_reason(), "NameTaken");
+    world.api.remove(SERVICE);
+    world.settle().await;
+    assert_eq!(world.ready_reason(), "Starting");
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_is_told() {
+    let world = World::new();
+    world.api.refuse("accessModes");
+    world.reconcile().await.unwrap();
+    assert_eq!(world.ready_reason(), "Refused");
+    let message = &world.registry().status.unwrap().conditions[0].message;
+    assert!(message.contains("refused PersistentVolumeClaim demo-data"), "{message}");
+}
+
+#[tokio::test]
+async fn the_volume_stays_or_goes_as_the_policy_says() {
+    for (policy, stays) in [(DeletionPolicy::Retain, true), (DeletionPolicy::Delete, false)] {
+        let world = World::new();
+        world.settle().await;
+        world.delete(policy).await;
+        assert_eq!(world.api.get(CLAIM).is_some(), stays);
+        assert!(world.api.get(REGISTRY).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_is_no_longer_wanted_is_noticed() {
+    let world = World::new();
+    world.edit(REGISTRY, |registry| {
+        registry["spec"]["service"] = json!({"annotations": {"a": "b"}});
+    });
+    world.settle().await;
+    world.edit(REGISTRY, |registry| registry["spec"]["service"] = json!({}));
+    world.api.take_writes();
+    world.reconcile().await.unwrap();
+    assert!(world.api.take_writes().contains(&format!("PATCH {SERVICE}")));
+}

@@ -1,0 +1,98 @@
+//! The serving pods of a Registry: whether each is ready, and decides by the current policy.
+
+use std::net::{IpAddr, SocketAddr};
+
+use channel::{
+    client::Client,
+    policy::{Policy, ReplicaStatus},
+};
+use crds::Registry;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt as _, api::ListParams};
+
+use crate::{
+    context::Context,
+    desired::workload::{CHANNEL_PORT, selector_text},
+    names,
+};
+
+/// One serving pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Replica {
+    pub(crate) pod: String,
+    /// The kubelet finds it ready.
+    pub(crate) ready: bool,
+    /// What it says of itself, or why it can't be asked.
+    pub(crate) status: Result<ReplicaStatus, String>,
+    /// What the kubelet says of a container that does not run.
+    pub(crate) waiting: Option<String>,
+}
+
+/// Finds the Registry's pods and brings the policy to each.
+pub(crate) async fn sync(
+    context: &Context,
+    registry: &Registry,
+    policy: &Policy,
+) -> Result<Vec<Replica>, kube::Error> {
+    let api = Api::<Pod>::namespaced(context.applier.client.clone(), &names::namespace(registry));
+    let pods =
+        api.list(&ListParams::default().labels(&selector_text(&names::pod_selector(registry)))).await?;
+    let client = context.channel().map_err(|error| error.to_string());
+    let name = names::channel(registry);
+    let mut replicas = Vec::new();
+    for pod in pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let status = match (&client, address(&pod)) {
+            (Err(error), _) => Err(error.clone()),
+            (Ok(_), None) => Err("it has no address yet".to_owned()),
+            (Ok(client), Some(address)) => {
+                bring(client, address, &name, policy).await.map_err(|error| error.to_string())
+            }
+        };
+        replicas.push(Replica { pod: pod.name_any(), ready: is_ready(&pod), waiting: waiting(&pod), status });
+    }
+    Ok(replicas)
+}
+
+async fn bring(
+    client: &Client,
+    address: SocketAddr,
+    name: &str,
+    policy: &Policy,
+) -> Result<ReplicaStatus, channel::client::Error> {
+    let status: ReplicaStatus = client.get(address, name, "/v1/status").await?;
+    if status.policy_revision.as_deref() == Some(&policy.revision()) {
+        return Ok(status);
+    }
+    client.put(address, name, "/v1/policy", policy).await
+}
+
+/// Where a pod's channel listens, once it has an address.
+pub(crate) fn address(pod: &Pod) -> Option<SocketAddr> {
+    let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    Some(SocketAddr::new(ip, CHANNEL_PORT))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Why a pod does not run: `ImagePullBackOff: …`, or the scheduler's sentence.
+fn waiting(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let container = status.container_statuses.iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        // On the way, and no news.
+        let reason = waiting
+            .reason
+            .clone()
+            .filter(|reason| reason != "ContainerCreating" && reason != "PodInitializing")?;
+        Some(waiting.message.as_ref().map_or(reason.clone(), |message| format!("{reason}: {message}")))
+    });
+    container.or_else(|| {
+        let conditions = status.conditions.iter().flatten();
+        let unscheduled =
+            conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        unscheduled.message.clone()
+    })
+}

@@ -1,0 +1,94 @@
+//! What a method on a route means, and which action that is.
+
+use http::Method;
+use oci::Route;
+use prometheus_client::encoding::EncodeLabelValue;
+
+use crate::{access::Action, error::Error};
+
+/// Everything that the API can do. Also a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Operation {
+    /// Not known, or not got so far.
+    Other,
+    Ping,
+    ListRepositories,
+    ListTags,
+    ListReferrers,
+    CheckBlob,
+    PullBlob,
+    DeleteBlob,
+    CheckManifest,
+    PullManifest,
+    PushManifest,
+    DeleteManifest,
+    StartUpload,
+    CheckUpload,
+    AppendUpload,
+    FinishUpload,
+    CancelUpload,
+}
+
+impl Operation {
+    pub(super) fn of(method: &Method, route: &Route) -> Result<Self, Error> {
+        let (operations, allowed): (&[_], _) = match route {
+            Route::Base => (&[(Method::GET, Self::Ping), (Method::HEAD, Self::Ping)], "GET, HEAD"),
+            Route::Catalog => (
+                &[(Method::GET, Self::ListRepositories), (Method::HEAD, Self::ListRepositories)],
+                "GET, HEAD",
+            ),
+            Route::Tags(_) => (&[(Method::GET, Self::ListTags), (Method::HEAD, Self::ListTags)], "GET, HEAD"),
+            Route::Referrers(..) => {
+                (&[(Method::GET, Self::ListReferrers), (Method::HEAD, Self::ListReferrers)], "GET, HEAD")
+            }
+            Route::Blob(..) => (
+                &[
+                    (Method::GET, Self::PullBlob),
+                    (Method::HEAD, Self::CheckBlob),
+                    (Method::DELETE, Self::DeleteBlob),
+                ],
+                "GET, HEAD, DELETE",
+            ),
+            Route::Manifest(..) => (
+                &[
+                    (Method::GET, Self::PullManifest),
+                    (Method::HEAD, Self::CheckManifest),
+                    (Method::PUT, Self::PushManifest),
+                    (Method::DELETE, Self::DeleteManifest),
+                ],
+                "GET, HEAD, PUT, DELETE",
+            ),
+            Route::Uploads(_) => (&[(Method::POST, Self::StartUpload)], "POST"),
+            Route::Upload(..) => (
+                &[
+                    (Method::GET, Self::CheckUpload),
+                    (Method::PATCH, Self::AppendUpload),
+                    (Method::PUT, Self::FinishUpload),
+                    (Method::DELETE, Self::CancelUpload),
+                ],
+                "GET, PATCH, PUT, DELETE",
+            ),
+        };
+        let found = operations.iter().find(|(known, _)| known == method);
+        found.map(|(_, operation)| *operation).ok_or_else(|| Error::Method(method.clone(), allowed))
+    }
+
+    /// The one action that decides; none where a valid login is enough.
+    pub(super) fn action(self) -> Option<Action> {
+        match self {
+            // What the catalog shows is decided for each repository.
+            Self::Other | Self::Ping | Self::ListRepositories => None,
+            Self::ListTags | Self::ListReferrers => Some(Action::MetadataRead),
+            Self::CheckBlob | Self::PullBlob | Self::CheckManifest | Self::PullManifest => {
+                Some(Action::ContentRead)
+            }
+            Self::PushManifest
+            | Self::StartUpload
+            | Self::CheckUpload
+            | Self::AppendUpload
+            | Self::FinishUpload
+            | Self::CancelUpload => Some(Action::ContentWrite),
+            Self::DeleteBlob | Self::DeleteManifest => Some(Action::ContentDelete),
+        }
+    }
+}

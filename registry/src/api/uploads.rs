@@ -1,0 +1,218 @@
+//! Pushing blobs: in one request, in a session of several, or by mounting what is there.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, StatusCode, header};
+use oci::{Algorithm, ContentRange, Digest, RepoName};
+
+use super::{DOCKER_CONTENT_DIGEST, query::Query};
+use crate::{
+    access::{Action, Caller},
+    error::Error,
+    storage::{self, Finished, NotOpened, Received, Storage, Upload, UploadId},
+};
+
+pub(super) async fn start(
+    storage: &Storage,
+    caller: Caller,
+    name: RepoName,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    if let Some(digest) = query.get("mount") {
+        let digest = parse_digest(digest)?;
+        if mount(storage, caller, &name, query.get("from"), &digest).await? {
+            return Ok(created(&name, &digest));
+        }
+    } else if let Some(digest) = query.get("digest") {
+        return push_at_once(storage, name, parse_digest(digest)?, headers, body).await;
+    }
+    let algorithm = match query.get("digest-algorithm") {
+        None => Algorithm::default(),
+        Some(algorithm) => algorithm.parse().map_err(|error| Error::Digest(format!("{error}")))?,
+    };
+    let id = storage.create_upload(name.clone(), algorithm).await?;
+    Ok(session(StatusCode::ACCEPTED, &name, id, 0))
+}
+
+/// Whether the repository has the blob now, from another one that the caller may read. That there is no such blob and
+/// that the caller may not read it look the same.
+async fn mount(
+    storage: &Storage,
+    caller: Caller,
+    name: &RepoName,
+    from: Option<&str>,
+    digest: &Digest,
+) -> Result<bool, Error> {
+    match from.and_then(|from| from.parse().ok()) {
+        Some(from) if caller.may(Action::ContentRead, &from) => {
+            Ok(storage.mount_blob(from, name.clone(), digest.clone()).await?)
+        }
+        _ => Ok(false),
+    }
+}
+
+async fn push_at_once(
+    storage: &Storage,
+    name: RepoName,
+    digest: Digest,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let id = storage.create_upload(name.clone(), digest.algorithm()).await?;
+    let pushed = receive_last(storage, &name, id, &digest, headers, body).await;
+    if pushed.is_err() {
+        // Nobody knows of this session, so nobody could go on with it.
+        storage.cancel_upload(name.clone(), id).await?;
+    }
+    pushed.map(|()| created(&name, &digest))
+}
+
+pub(super) async fn check(storage: &Storage, name: RepoName, id: &str) -> Result<Response, Error> {
+    let id = parse_id(id)?;
+    let received = storage.upload_received(name.clone(), id).await?.ok_or(Error::UploadUnknown)?;
+    Ok(session(StatusCode::NO_CONTENT, &name, id, received))
+}
+
+pub(super) async fn append(
+    storage: &Storage,
+    name: RepoName,
+    id: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let id = parse_id(id)?;
+    let upload = open(storage, &name, id).await?;
+    let upload = receive(storage, upload, headers, body).await?;
+    let received = upload.received();
+    storage.suspend_upload(upload).await?;
+    Ok(session(StatusCode::ACCEPTED, &name, id, received))
+}
+
+pub(super) async fn finish(
+    storage: &Storage,
+    name: RepoName,
+    id: &str,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let id = parse_id(id)?;
+    let digest =
+        query.get("digest").ok_or_else(|| Error::Digest("the parameter `digest` is missing".into()))?;
+    let digest = parse_digest(digest)?;
+    receive_last(storage, &name, id, &digest, headers, body).await?;
+    Ok(created(&name, &digest))
+}
+
+pub(super) async fn cancel(storage: &Storage, name: RepoName, id: &str) -> Result<Response, Error> {
+    if storage.cancel_upload(name, parse_id(id)?).await? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(Error::UploadUnknown)
+    }
+}
+
+/// Takes the last chunk and makes the session a blob.
+async fn receive_last(
+    storage: &Storage,
+    name: &RepoName,
+    id: UploadId,
+    digest: &Digest,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(), Error> {
+    let upload = open(storage, name, id).await?;
+    let upload = receive(storage, upload, headers, body).await?;
+    match storage.finish_upload(upload, digest.clone()).await? {
+        Finished::Stored => Ok(()),
+        Finished::Mismatch(actual) => Err(Error::Mismatch { expected: digest.clone(), actual }),
+        Finished::Unknown => Err(Error::UploadUnknown),
+    }
+}
+
+async fn open(storage: &Storage, name: &RepoName, id: UploadId) -> Result<Upload, Error> {
+    storage.open_upload(name.clone(), id).await.map_err(|error| match error {
+        NotOpened::Unknown => Error::UploadUnknown,
+        NotOpened::Busy => Error::UploadBusy,
+        NotOpened::Storage(error) => error.into(),
+    })
+}
+
+/// Appends a chunk that is in order and as long as it says. One that was cut off is kept as far as it came; one that
+/// is not what it says is forgotten.
+async fn receive(
+    storage: &Storage,
+    upload: Upload,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Upload, Error> {
+    let before = upload.received();
+    let announced = announced_length(headers, before)?;
+    let (upload, end) = storage::receive(upload, body.into_data_stream()).await?;
+    let appended = upload.received() - before;
+    let error = match (end, announced) {
+        (Received::Whole, Some(said)) if said != appended => {
+            storage.truncate_upload(upload, before).await?;
+            return Err(Error::Length { said, actual: appended });
+        }
+        (Received::Whole, _) => return Ok(upload),
+        (Received::Cut, _) => Error::Cut,
+        (Received::Idle, _) => Error::Idle,
+    };
+    tracing::debug!(upload = %upload.id(), appended, "a chunk was cut off");
+    storage.suspend_upload(upload).await?;
+    Err(error)
+}
+
+/// How long the chunk is, where the client says so; checked before anything is read.
+fn announced_length(headers: &HeaderMap, received: u64) -> Result<Option<u64>, Error> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let length: Option<u64> = text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let Some(range) = text(header::CONTENT_RANGE) else {
+        return Ok(length);
+    };
+    if length == Some(0) && range.is_empty() {
+        return Ok(length);
+    }
+    let range: ContentRange =
+        range.parse().map_err(|error| Error::UploadInvalid(format!("Content-Range is {error}")))?;
+    match length {
+        _ if range.first() != received => Err(Error::OutOfOrder { received }),
+        Some(length) if length != range.length() => {
+            Err(Error::Length { said: range.length(), actual: length })
+        }
+        _ => Ok(Some(range.length())),
+    }
+}
+
+fn parse_id(id: &str) -> Result<UploadId, Error> {
+    id.parse().map_err(|()| Error::UploadUnknown)
+}
+
+fn parse_digest(digest: &str) -> Result<Digest, Error> {
+    digest.parse().map_err(|error| Error::Digest(format!("{error}")))
+}
+
+fn created(name: &RepoName, digest: &Digest) -> Response {
+    let headers = [
+        (header::LOCATION, format!("/v2/{name}/blobs/{digest}")),
+        (DOCKER_CONTENT_DIGEST, digest.to_string()),
+    ];
+    (StatusCode::CREATED, headers).into_response()
+}
+
+/// Where the session stands. The location is a path, so that it is right under whatever name and behind whatever
+/// proxy the client reaches the registry.
+fn session(status: StatusCode, name: &RepoName, id: UploadId, received: u64) -> Response {
+    let headers = [
+        (header::LOCATION, format!("/v2/{name}/blobs/uploads/{id}")),
+        // An empty session says the same as one with a single byte, by convention.
+        (header::RANGE, format!("0-{}", received.saturating_sub(1))),
+        (header::HeaderName::from_static("docker-upload-uuid"), id.to_string()),
+    ];
+    (status, headers).into_response()
+}

@@ -1,0 +1,202 @@
+//! The command line and environment, checked before anything is opened: what is in a [`Config`] can be tried.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A container registry: stores images and serves them by the OCI Distribution specification.
+///
+/// `berth-registry serve --root ./data` is a complete registry for this machine. With --listen, --tls-cert and
+/// --tls-key others reach it; then a channel (see --channel-listen) says who may do what.
+#[derive(Debug, Parser)]
+#[command(name = "berth-registry", version, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a root folder until SIGTERM or SIGINT; then finish running transfers and end.
+    Serve(Box<ServeArgs>),
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `berth-registry serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Folder in which everything is kept; made where it is missing. One server at a time.
+    #[arg(long, env = "BERTH_ROOT", value_name = "DIR")]
+    root: PathBuf,
+
+    /// Address of the registry's API. Port 0 takes a free one, which the log names.
+    #[arg(long, env = "BERTH_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+
+    /// Serving certificate, PEM, with the chain that leads to its issuer. Read again when it changes.
+    #[arg(long, env = "BERTH_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Private key of the serving certificate, PEM.
+    #[arg(long, env = "BERTH_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Address of /healthz, /readyz and /metrics, over plain HTTP. Without it they are not served.
+    #[arg(long, env = "BERTH_HEALTH_LISTEN", value_name = "ADDR")]
+    health_listen: Option<SocketAddr>,
+
+    /// Address of the channel, through which an operator says who may do what: PUT /v1/policy, GET /v1/status. Only
+    /// clients with a certificate of --channel-ca are let in. With a channel nobody has access to the registry
+    /// before a policy is there; the last one is kept in the root and decides from the next start on.
+    #[arg(
+        long,
+        env = "BERTH_CHANNEL_LISTEN",
+        value_name = "ADDR",
+        requires_all = ["channel_cert", "channel_key", "channel_ca"]
+    )]
+    channel_listen: Option<SocketAddr>,
+
+    /// The channel's certificate, PEM.
+    #[arg(long, env = "BERTH_CHANNEL_CERT", value_name = "FILE", requires = "channel_listen")]
+    channel_cert: Option<PathBuf>,
+
+    /// Private key of the channel's certificate, PEM.
+    #[arg(long, env = "BERTH_CHANNEL_KEY", value_name = "FILE", requires = "channel_listen")]
+    channel_key: Option<PathBuf>,
+
+    /// Certificates that sign the operator's, PEM.
+    #[arg(long, env = "BERTH_CHANNEL_CA", value_name = "FILE", requires = "channel_listen")]
+    channel_ca: Option<PathBuf>,
+
+    /// Without a channel, serve anonymously also where others can reach it: everybody may read, overwrite and delete
+    /// everything.
+    #[arg(long, env = "BERTH_OPEN", conflicts_with = "channel_listen")]
+    open: bool,
+
+    /// How long running transfers may take to end after SIGTERM, in seconds.
+    #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
+    grace_seconds: u64,
+
+    /// How log lines look. What is logged is said by `BERTH_LOG`, for example `info` or `registry=debug`.
+    #[arg(long, env = "BERTH_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// How to serve, checked.
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) root: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<channel::tls::Files>,
+    pub(crate) health: Option<SocketAddr>,
+    pub(crate) channel: Option<Channel>,
+    pub(crate) grace: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// Where the operator reaches this registry.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: channel::tls::Files,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidConfig {
+    /// Nobody asked for the whole network to be let in.
+    #[error(
+        "refusing to serve anonymously on {0}: whoever reaches it could read, overwrite and delete everything. Listen \
+         on a loopback address (--listen 127.0.0.1:5000), give a channel that says who may do what \
+         (--channel-listen), or say --open if that is what you want"
+    )]
+    Anonymous(SocketAddr),
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = InvalidConfig;
+
+    fn try_from(args: ServeArgs) -> Result<Self, InvalidConfig> {
+        let ServeArgs {
+            root,
+            listen,
+            tls_cert,
+            tls_key,
+            health_listen,
+            channel_listen,
+            channel_cert,
+            channel_key,
+            channel_ca,
+            open,
+            grace_seconds,
+            log_format,
+        } = args;
+        if channel_listen.is_none() && !open && !listen.ip().is_loopback() {
+            return Err(InvalidConfig::Anonymous(listen));
+        }
+        // That these are given together was checked when the command line was parsed.
+        let files = |cert: Option<PathBuf>, key: Option<PathBuf>, client_ca| {
+            cert.zip(key).map(|(cert, key)| channel::tls::Files { cert, key, client_ca })
+        };
+        let channel = channel_listen.zip(files(channel_cert, channel_key, channel_ca));
+        Ok(Self {
+            root,
+            listen,
+            tls: files(tls_cert, tls_key, None),
+            health: health_listen,
+            channel: channel.map(|(listen, tls)| Channel { listen, tls }),
+            grace: Duration::from_secs(grace_seconds),
+            log_format,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn config(arguments: &str) -> Result<Config, String> {
+        let line = format!("berth-registry serve --root data {arguments}");
+        let Command::Serve(args) =
+            Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?.command;
+        Config::try_from(*args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn anonymous_access_is_for_loopback() {
+        assert!(config("").is_ok());
+        assert!(config("--listen [::1]:5000").is_ok());
+        assert!(config("--listen 0.0.0.0:5000").unwrap_err().contains("say --open"));
+        assert!(config("--listen 0.0.0.0:5000 --open").is_ok());
+    }
+
+    #[test]
+    fn a_channel_is_given_whole() {
+        let whole = "--channel-listen 0.0.0.0:8082 --channel-cert c --channel-key k --channel-ca a";
+        let config_with_channel = config(&format!("--listen 0.0.0.0:5000 {whole}")).unwrap();
+        assert!(config_with_channel.channel.unwrap().tls.client_ca.is_some(), "the channel is mutual TLS");
+        assert!(config("--channel-listen 0.0.0.0:8082 --channel-cert c --channel-key k").is_err());
+        assert!(config("--channel-ca a").is_err());
+        assert!(config(&format!("--open {whole}")).is_err());
+        assert!(config("--tls-cert c").is_err());
+    }
+}

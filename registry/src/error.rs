@@ -1,0 +1,177 @@
+//! Everything that can go wrong with a request, and the one place that says which status and OCI code it gets.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use oci::{
+    Digest, ErrorCode, ErrorList, RepoName,
+    error::ErrorItem,
+    manifest::{InvalidManifest, MAX_MANIFEST},
+    route::InvalidRoute,
+};
+use serde_json::json;
+
+use crate::{access::Refusal, storage};
+
+/// What asks clients for a username and password.
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="berth", charset="UTF-8""#);
+
+/// Why a request did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("authentication required")]
+    Unauthorized,
+    #[error("repository `{0}` does not exist or access is denied")]
+    Denied(RepoName),
+    #[error("{0}")]
+    Route(#[from] InvalidRoute),
+    #[error("{0} is not possible here; possible: {1}")]
+    Method(http::Method, &'static str),
+    #[error("{0}")]
+    Parameter(String),
+    #[error("{0}")]
+    Digest(String),
+    #[error("the content's digest is {actual}, not {expected}")]
+    Mismatch { expected: Digest, actual: Digest },
+    #[error("repository `{0}` is not known")]
+    RepositoryUnknown(RepoName),
+    #[error("blob {0} is not in this repository")]
+    BlobUnknown(Digest),
+    #[error("manifest {0} is not in this repository")]
+    ManifestUnknown(String),
+    #[error("{0}")]
+    Manifest(#[from] InvalidManifest),
+    #[error("the manifest is larger than {MAX_MANIFEST} bytes")]
+    ManifestTooLarge,
+    #[error("the manifest needs {} things that are not in this repository", .0.len())]
+    ManifestIncomplete(Vec<Digest>),
+    #[error("more than {0} tags in one request")]
+    TooManyTags(usize),
+    #[error("manifest {needed_by} of this repository needs {digest}: delete that first")]
+    Needed { digest: String, needed_by: Digest },
+    #[error("this upload is not known: it never was, is finished, was cancelled or took too long")]
+    UploadUnknown,
+    #[error("another request is writing to this upload: try again when it has ended")]
+    UploadBusy,
+    #[error("{0}")]
+    UploadInvalid(String),
+    #[error("this chunk is out of order: the upload has {received} bytes, so the next one starts there")]
+    OutOfOrder { received: u64 },
+    #[error("the range is not satisfiable: the blob has {size} bytes")]
+    Range { size: u64 },
+    #[error("{said} bytes were announced, {actual} came")]
+    Length { said: u64, actual: u64 },
+    #[error("the connection broke before the request was complete")]
+    Cut,
+    #[error("the request did not go on")]
+    Idle,
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    #[error("the request's task ended early: {0}")]
+    Task(tokio::task::JoinError),
+}
+
+impl Error {
+    /// Refusals speak of the repository that the request is about.
+    pub(crate) fn refused(refusal: Refusal, repository: &RepoName) -> Self {
+        match refusal {
+            Refusal::Unauthorized => Self::Unauthorized,
+            Refusal::Denied => Self::Denied(repository.clone()),
+        }
+    }
+
+    /// The status and the code: here and nowhere else.
+    fn kind(&self) -> (StatusCode, ErrorCode) {
+        use oci::name::InvalidReference;
+        match self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
+            Self::Denied(_) => (StatusCode::FORBIDDEN, ErrorCode::Denied),
+            Self::Route(InvalidRoute::Unknown) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+            Self::Route(InvalidRoute::Name(_)) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+            Self::Route(InvalidRoute::Reference(InvalidReference::Tag(_))) => {
+                (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
+            }
+            Self::Route(InvalidRoute::Digest(_) | InvalidRoute::Reference(_))
+            | Self::Digest(_)
+            | Self::Mismatch { .. } => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+            Self::Method(..) | Self::Needed { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
+            }
+            Self::Parameter(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
+            Self::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+            Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            Self::Manifest(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+            Self::ManifestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid),
+            Self::ManifestIncomplete(_) => (StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown),
+            Self::TooManyTags(_) => (StatusCode::URI_TOO_LONG, ErrorCode::ManifestInvalid),
+            Self::UploadUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+            Self::UploadBusy => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+            Self::UploadInvalid(_) | Self::Cut => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+            Self::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
+            Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
+            Self::Length { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            Self::Idle => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+            Self::Storage(storage::Error::Full { .. }) => {
+                (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
+            }
+            Self::Storage(_) | Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+        }
+    }
+
+    /// What the client reads. What happened inside stays in the log, under the request's id.
+    fn items(&self, code: ErrorCode, request: &str) -> Vec<ErrorItem> {
+        match self {
+            Self::ManifestIncomplete(missing) => missing
+                .iter()
+                .map(|digest| ErrorItem {
+                    code,
+                    message: format!("the manifest needs {digest}, which is not in this repository"),
+                    detail: Some(json!({ "digest": digest })),
+                })
+                .collect(),
+            Self::Storage(storage::Error::Full { .. }) => {
+                let message =
+                    "the registry's storage is full: nothing was stored; make room or ask who runs it";
+                vec![ErrorItem::new(code, format!("{message} (request {request})"))]
+            }
+            Self::Storage(_) | Self::Task(_) => {
+                vec![ErrorItem::new(
+                    code,
+                    format!("the registry failed; its log says why under request {request}"),
+                )]
+            }
+            _ => vec![ErrorItem::new(code, self.to_string())],
+        }
+    }
+
+    /// The answer. Failures of the server's own are logged here, once.
+    pub(crate) fn respond(&self, request: &str) -> Response {
+        let (status, code) = self.kind();
+        if status.is_server_error() {
+            tracing::error!(request, error = %self, "request failed");
+        }
+        let list = ErrorList { errors: self.items(code, request) };
+        let body = serde_json::to_vec(&list).unwrap_or_default();
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (status, [(header::CONTENT_TYPE, json)], Body::from(body)).into_response();
+        let headers = response.headers_mut();
+        match self {
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+            }
+            Self::Method(_, allowed) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+            }
+            Self::Range { size } => {
+                if let Ok(range) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                    headers.insert(header::CONTENT_RANGE, range);
+                }
+            }
+            _ => {}
+        }
+        response
+    }
+}

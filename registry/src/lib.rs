@@ -1,0 +1,23 @@
+//! Berth's registry: OCI Distribution 1.1 over a folder. Complete alone; a channel lets an operator say who may do
+//! what.
+//!
+//! ```text
+//!   clients ──► serve (TLS, connections) ──► api (route, decide, answer) ──► storage ──► files
+//!                                             access ▲
+//!   operator ──► control (mutual TLS) ───────────────┘
+//!   kubelet, Prometheus ──► health
+//! ```
+
+mod access;
+mod api;
+mod config;
+mod control;
+mod error;
+mod health;
+mod metrics;
+mod range;
+mod serve;
+mod storage;
+
+pub use config::{Cli, Command, Config, InvalidConfig, LogFormat, ServeArgs};
+pub use serve::{Error, serve};

@@ -1,0 +1,181 @@
+//! From a configuration to a server that runs, and from SIGTERM to one that has ended: readiness goes first, then
+//! no new connection is taken, then running transfers finish within the grace time.
+
+mod connections;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use channel::tls;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::connections::Connections;
+use crate::{
+    access::Access,
+    api::{self, Api},
+    config::{Channel, Config},
+    control::Control,
+    health::{self, Health},
+    metrics::Metrics,
+    storage::{self, Storage},
+};
+
+/// How often abandoned uploads are looked for.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// Why the server can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No threads, or the like.
+    #[error("failed to start: {0}")]
+    Runtime(io::Error),
+    /// The root can't be used.
+    #[error("{0}")]
+    Root(String),
+    /// An address is taken or not ours.
+    #[error("failed to listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    let Config { root, listen, tls, health, channel, grace, log_format: _ } = config;
+    let storage = Storage::open(&root).map_err(|error| Error::Root(error.to_string()))?;
+    let metrics = Arc::new(Metrics::new());
+    let draining = Arc::new(AtomicBool::new(false));
+    let access = if channel.is_some() { Access::without_policy() } else { Access::Open };
+
+    let mut signals = Signals::new().map_err(Error::Runtime)?;
+    let (work, probes) = (CancellationToken::new(), CancellationToken::new());
+    let mut serving = Servers::default();
+    let mut probing = Servers::default();
+    if let Some(address) = health {
+        let state = Health {
+            access: access.clone(),
+            storage: storage.clone(),
+            metrics: Arc::clone(&metrics),
+            draining: Arc::clone(&draining),
+        };
+        probing.start("health", address, None, health::router(state), &probes).await?;
+    }
+    if let Some(Channel { listen, tls }) = channel {
+        let control = Control::new(access.clone(), storage.clone());
+        control.load().map_err(|error| Error::Root(error.to_string()))?;
+        serving.start("channel", listen, Some(tls), control.router(), &work).await?;
+    }
+    let api = Arc::new(Api { access, storage: storage.clone(), metrics });
+    let router = Router::new().fallback(api::handle).with_state(api);
+    serving.start("registry", listen, tls, router, &work).await?;
+    let sweeper = tokio::spawn(sweep(storage));
+
+    let reason = signals.next().await;
+    tracing::info!(reason, grace_seconds = grace.as_secs(), "shutting down");
+    draining.store(true, Ordering::Release);
+    work.cancel();
+    if tokio::time::timeout(grace, serving.end()).await.is_err() {
+        tracing::warn!("transfers were still running at the end of the grace time");
+    }
+    sweeper.abort();
+    probes.cancel();
+    // Whoever probes right now does not hold up the end.
+    let _ = tokio::time::timeout(Duration::from_secs(1), probing.end()).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Takes abandoned uploads away, now and every hour.
+async fn sweep(storage: Storage) {
+    loop {
+        match storage.expire_uploads().await {
+            Ok(0) => {}
+            Ok(expired) => tracing::info!(expired, "abandoned uploads removed"),
+            Err(error) => tracing::error!(%error, "failed to remove abandoned uploads"),
+        }
+        tokio::time::sleep(SWEEP).await;
+    }
+}
+
+/// Listeners and their connections.
+#[derive(Default)]
+struct Servers(JoinSet<()>);
+
+impl Servers {
+    /// Listens and serves until `end`.
+    async fn start(
+        &mut self,
+        what: &'static str,
+        address: SocketAddr,
+        tls: Option<tls::Files>,
+        router: Router,
+        end: &CancellationToken,
+    ) -> Result<(), Error> {
+        let certificate = tls.map(tls::Reloading::load).transpose()?;
+        let listen = |source| Error::Listen { address, source };
+        let tcp = TcpListener::bind(address).await.map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+        let connections = Connections::new(router, end.clone());
+        tracing::info!(listener = what, %address, tls = certificate.is_some(), "listening");
+        match certificate {
+            None => self.0.spawn(connections.serve(tcp)),
+            Some(certificate) => {
+                let following = end.clone().run_until_cancelled_owned(Arc::clone(&certificate).follow());
+                self.0.spawn(async move {
+                    following.await;
+                });
+                self.0.spawn(connections.serve(tls::TlsListener::new(tcp, certificate)))
+            }
+        };
+        Ok(())
+    }
+
+    /// Waits until all have ended.
+    async fn end(&mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+}
+
+/// What asks the server to end.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl From<storage::OpenError> for Error {
+    fn from(error: storage::OpenError) -> Self {
+        Self::Root(error.to_string())
+    }
+}

@@ -1,0 +1,172 @@
+//! Storage in a folder: plain files that a person can read, one server that writes them.
+//!
+//! What is acknowledged is on the disk ([`durable`]); what a crash leaves unfinished is invisible. All functions
+//! block and are called off the runtime's threads.
+
+mod blobs;
+mod durable;
+mod folder;
+mod layout;
+mod manifests;
+mod referrers;
+mod repositories;
+mod uploads;
+
+use std::{
+    fs::{self, File},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    io,
+    path::Path,
+    sync::{
+        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use oci::RepoName;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::uploads::Upload;
+use self::{durable::Durable, layout::Layout};
+use super::{Error, IoContext as _, OpenError, Usage, busy::Busy};
+
+/// Repositories share this many locks.
+const LOCKS: usize = 64;
+
+/// An open root. There is at most one at a time for each, on the whole machine.
+#[derive(Debug)]
+pub(crate) struct Store {
+    layout: Layout,
+    durable: Durable,
+    pub(super) busy: Busy,
+    locks: [RwLock<()>; LOCKS],
+    damaged: AtomicU64,
+    changes: AtomicU64,
+    counted: Mutex<Option<(u64, u64)>>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// `berth.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    layout: u64,
+}
+
+impl Store {
+    /// Opens a root, making it where it is empty.
+    pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
+        fs::create_dir_all(root).at("create", root)?;
+        let layout = Layout::new(root);
+        let lock = take_lock(&layout)?;
+        check_version(&layout)?;
+        let durable = Durable::new(root, layout.tmp());
+        for folder in layout.folders() {
+            durable.ensure_folder(&folder)?;
+        }
+        if !fs::exists(layout.version()).at("look at", layout.version())? {
+            let version = serde_json::to_vec(&Version { layout: layout::VERSION }).map_err(Error::Encode)?;
+            durable.write(&layout.version(), &version)?;
+        }
+        for name in folder::names(&layout.tmp())? {
+            let leftover = layout.tmp().join(name);
+            fs::remove_file(&leftover).at("remove", leftover)?;
+        }
+        Ok(Self {
+            layout,
+            durable,
+            busy: Busy::default(),
+            locks: [const { RwLock::new(()) }; LOCKS],
+            damaged: AtomicU64::default(),
+            changes: AtomicU64::default(),
+            counted: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {
+        read_if_there(&self.layout.policy())
+    }
+
+    pub(crate) fn save_policy(&self, policy: &[u8]) -> Result<(), Error> {
+        self.durable.write(&self.layout.policy(), policy)
+    }
+
+    /// How full the file system is.
+    pub(crate) fn usage(&self) -> Result<Usage, Error> {
+        let root = self.layout.root();
+        let stat = rustix::fs::statvfs(root).map_err(io::Error::from).at("look at", root)?;
+        let total_bytes = stat.f_blocks * stat.f_frsize;
+        Ok(Usage { used_bytes: total_bytes.saturating_sub(stat.f_bfree * stat.f_frsize), total_bytes })
+    }
+
+    /// How often content was found damaged or lost since the start.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    fn count_damage(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Pushes to a repository run beside each other, never beside a delete.
+    fn lock_for_push(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
+        self.repository_lock(repository).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_for_delete(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
+        self.repository_lock(repository).write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn repository_lock(&self, repository: &RepoName) -> &RwLock<()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(repository);
+        let index = usize::try_from(hash % LOCKS as u64).unwrap_or_default();
+        &self.locks[index]
+    }
+}
+
+fn take_lock(layout: &Layout) -> Result<File, OpenError> {
+    let path = layout.lock();
+    let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { root: layout.root().to_owned() }),
+        Err(error) => Err(Error::Io { action: "lock", path, source: error.into() }.into()),
+    }
+}
+
+/// An empty folder becomes a root; anything else must already be one, of a version that is known here.
+fn check_version(layout: &Layout) -> Result<(), OpenError> {
+    let path = layout.version();
+    if let Some(json) = read_if_there(&path)? {
+        let version: Version = serde_json::from_slice(&json)
+            .map_err(|_| Error::Damaged { path, what: "it should hold the layout's version" })?;
+        return if version.layout == layout::VERSION {
+            Ok(())
+        } else {
+            Err(OpenError::Version { root: layout.root().to_owned(), found: version.layout })
+        };
+    }
+    // Folders of ours may be there when the first start was cut short.
+    let ours = |name: &str| {
+        matches!(name, "lock" | "lost+found" | "tmp" | "uploads" | "quarantine" | "blobs" | "repositories")
+    };
+    match folder::names(layout.root())?.into_iter().find(|name| !ours(name)) {
+        None => Ok(()),
+        Some(found) => Err(OpenError::NotEmpty { root: layout.root().to_owned(), found }),
+    }
+}
+
+/// A small file's bytes; none where it is not there.
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("read", path),
+    }
+}
+
+#[cfg(test)]
+mod tests;

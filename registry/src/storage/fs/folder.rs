@@ -1,0 +1,81 @@
+//! Reading folders: a folder that is not there is empty.
+
+use std::{collections::BinaryHeap, fs, io, path::Path};
+
+use crate::storage::{Error, IoContext as _};
+
+/// Names in a folder, in no order. Names that are not UTF-8 are nobody's of ours.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    visit(folder, |name| names.push(name))?;
+    Ok(names)
+}
+
+/// The first `n` names after `last` in bytewise order, and whether there are more. Memory is that of the page.
+pub(super) fn page(folder: &Path, last: Option<&str>, n: usize) -> Result<(Vec<String>, bool), Error> {
+    let mut smallest = BinaryHeap::with_capacity(n + 2);
+    let mut more = false;
+    visit(folder, |name| {
+        if last.is_some_and(|last| name.as_str() <= last) {
+            return;
+        }
+        smallest.push(name);
+        if smallest.len() > n {
+            smallest.pop();
+            more = true;
+        }
+    })?;
+    Ok((smallest.into_sorted_vec(), more))
+}
+
+/// Whether there is anything in a folder.
+pub(super) fn is_empty(folder: &Path) -> Result<bool, Error> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).at("list", folder),
+    }
+}
+
+fn visit(folder: &Path, mut each: impl FnMut(String)) -> Result<(), Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).at("list", folder),
+    };
+    for entry in entries {
+        if let Ok(name) = entry.at("list", folder)?.file_name().into_string() {
+            each(name);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn pages_together_are_the_folder(names: std::collections::BTreeSet<u8>, n in 1..5_usize) {
+            let folder = tempfile::tempdir().unwrap();
+            let names: Vec<_> = names.iter().map(|name| format!("{name:03}")).collect();
+            for name in &names {
+                fs::write(folder.path().join(name), "").unwrap();
+            }
+            let mut listed: Vec<String> = Vec::new();
+            loop {
+                let (page, more) = page(folder.path(), listed.last().map(String::as_str), n).unwrap();
+                prop_assert!(page.len() == n || !more);
+                listed.extend(page);
+                if !more {
+                    break;
+                }
+            }
+            prop_assert_eq!(listed, names);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Where everything lies below the root: paths and nothing else.
+//!
+//! ```text
+//! berth.json                                   the version of this layout
+//! lock                                         held by the one server that writes here
+//! policy.json                                  the last policy that the operator sent
+//! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
+//! quarantine/                                  content that was found damaged; nothing is served from here
+//! uploads/<session>/{session.json,data}        what clients are sending; goes away after a day without a byte
+//! tmp/                                         files on their way to their names; emptied at each start
+//! repositories/<name>/_blobs/sha256/abcd…      "this repository has this blob": its size, in decimal
+//! repositories/<name>/_manifests/sha256/abcd…  "this repository has this manifest": what it is and needs, as JSON
+//! repositories/<name>/_tags/<tag>              the digest that the tag points to
+//! repositories/<name>/_referrers/sha256/abcd…/ for each manifest whose subject is abcd…, an empty file
+//! ```
+//!
+//! No component of a repository's name starts with `_`, so that `a/_tags` is never a repository.
+
+use std::path::{Path, PathBuf};
+
+use oci::{Algorithm, Digest, RepoName, Tag, digest::ALGORITHMS};
+
+use crate::storage::UploadId;
+
+/// Version that this program writes and reads.
+pub(super) const VERSION: u64 = 1;
+
+const BLOBS: &str = "_blobs";
+const MANIFESTS: &str = "_manifests";
+const TAGS: &str = "_tags";
+const REFERRERS: &str = "_referrers";
+
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn version(&self) -> PathBuf {
+        self.root.join("berth.json")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(super) fn policy(&self) -> PathBuf {
+        self.root.join("policy.json")
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    pub(super) fn repositories(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    /// Every folder that is there from the start.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let blobs = ALGORITHMS.map(|algorithm| self.root.join("blobs").join(algorithm.as_str()));
+        let mut folders = vec![self.tmp(), self.uploads(), self.quarantine(), self.repositories()];
+        folders.extend(blobs);
+        folders
+    }
+
+    pub(super) fn upload(&self, id: UploadId) -> PathBuf {
+        self.uploads().join(id.to_string())
+    }
+
+    pub(super) fn content(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+    }
+
+    pub(super) fn repository(&self, name: &RepoName) -> Repository {
+        Repository { folder: self.repositories().join(name.as_str()) }
+    }
+}
+
+/// The folder of one repository.
+#[derive(Debug)]
+pub(super) struct Repository {
+    folder: PathBuf,
+}
+
+impl Repository {
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.folder.join(BLOBS)
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        below(&self.blobs(), digest)
+    }
+
+    pub(super) fn manifests(&self, algorithm: Algorithm) -> PathBuf {
+        self.folder.join(MANIFESTS).join(algorithm.as_str())
+    }
+
+    pub(super) fn manifest(&self, digest: &Digest) -> PathBuf {
+        below(&self.folder.join(MANIFESTS), digest)
+    }
+
+    pub(super) fn tags(&self) -> PathBuf {
+        self.folder.join(TAGS)
+    }
+
+    pub(super) fn tag(&self, tag: &Tag) -> PathBuf {
+        self.tags().join(tag.as_str())
+    }
+
+    pub(super) fn referrers(&self, subject: &Digest) -> PathBuf {
+        below(&self.folder.join(REFERRERS), subject)
+    }
+
+    pub(super) fn referrer(&self, subject: &Digest, referrer: &Digest) -> PathBuf {
+        self.referrers(subject).join(referrer_name(referrer))
+    }
+}
+
+fn below(folder: &Path, digest: &Digest) -> PathBuf {
+    folder.join(digest.algorithm().as_str()).join(digest.hex())
+}
+
+/// A digest as a file name.
+pub(super) fn referrer_name(digest: &Digest) -> String {
+    digest.as_str().replace(':', "-")
+}
+
+/// The digest that such a file name stands for.
+pub(super) fn referrer_digest(name: &str) -> Option<Digest> {
+    name.replacen('-', ":", 1).parse().ok()
+}

@@ -1,0 +1,211 @@
+//! Manifests, their tags and their referrers.
+//!
+//! A push writes content, then referrer entry, then the repository's record, then tags: whatever a crash leaves,
+//! what is visible is complete. Deletes go the other way round and never run beside a push to the same repository,
+//! so that nothing which an accepted manifest needs is taken away.
+
+use std::{fs, io::Read as _};
+
+use bytes::Bytes;
+use oci::{Digest, Manifest, Reference, RepoName, Tag, digest::ALGORITHMS};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, durable, folder, repositories};
+use crate::storage::{Deleted, Error, IoContext as _, Put, StoredManifest};
+
+/// What a repository knows of one of its manifests without reading the content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    pub(super) media_type: String,
+    pub(super) size: u64,
+    /// Blobs and manifests of this repository that must stay while this one does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) needs: Vec<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) annotations: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl Store {
+    /// Stores a manifest under its digest and these tags, if all that it needs is there.
+    pub(crate) fn put_manifest(
+        &self,
+        repository: &RepoName,
+        manifest: Manifest,
+        digest: &Digest,
+        bytes: &[u8],
+        tags: &[Tag],
+    ) -> Result<Put, Error> {
+        let _no_deletes = self.lock_for_push(repository);
+        let missing = self.missing(repository, &manifest)?;
+        if !missing.is_empty() {
+            return Ok(Put::Missing(missing));
+        }
+        self.durable.write(&self.layout.content(digest), bytes)?;
+        let folder = self.layout.repository(repository);
+        if let Some(subject) = &manifest.subject {
+            self.durable.write(&folder.referrer(subject, digest), b"")?;
+        }
+        let record = Record::of(manifest, bytes);
+        let json = serde_json::to_vec(&record).map_err(Error::Encode)?;
+        self.durable.write(&folder.manifest(digest), &json)?;
+        for tag in tags {
+            self.durable.write(&folder.tag(tag), format!("{digest}\n").as_bytes())?;
+        }
+        self.repositories_changed();
+        Ok(Put::Stored)
+    }
+
+    /// What the manifest needs and the repository has not.
+    fn missing(&self, repository: &RepoName, manifest: &Manifest) -> Result<Vec<Digest>, Error> {
+        let mut missing = Vec::new();
+        for digest in &manifest.blobs {
+            if !missing.contains(digest) && self.blob_size(repository, digest)?.is_none() {
+                missing.push(digest.clone());
+            }
+        }
+        for digest in &manifest.manifests {
+            // Build caches are indexes of plain blobs.
+            let there =
+                self.record(repository, digest)?.is_some() || self.blob_size(repository, digest)?.is_some();
+            if !there && !missing.contains(digest) {
+                missing.push(digest.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Looks a manifest up without reading its content.
+    pub(crate) fn find_manifest(
+        &self,
+        repository: &RepoName,
+        reference: &Reference,
+    ) -> Result<Option<StoredManifest>, Error> {
+        let digest = match reference {
+            Reference::Digest(digest) => digest.clone(),
+            Reference::Tag(tag) => match self.resolve(repository, tag)? {
+                Some(digest) => digest,
+                None => return Ok(None),
+            },
+        };
+        let record = self.record(repository, &digest)?;
+        Ok(record.map(|record| StoredManifest { digest, media_type: record.media_type, size: record.size }))
+    }
+
+    /// Reads a manifest's bytes and checks them against their digest; none where they are damaged.
+    pub(crate) fn read_manifest(&self, manifest: &StoredManifest) -> Result<Option<Bytes>, Error> {
+        let digest = &manifest.digest;
+        let Some(mut file) = self.open_content(digest, manifest.size)? else {
+            return Ok(None);
+        };
+        let content = self.layout.content(digest);
+        let mut bytes = Vec::with_capacity(usize::try_from(manifest.size).unwrap_or_default());
+        file.read_to_end(&mut bytes).at("read", &content)?;
+        if Digest::of(digest.algorithm(), &bytes) == *digest {
+            return Ok(Some(bytes.into()));
+        }
+        tracing::error!(%digest, "manifest does not match its digest, moved to quarantine");
+        self.quarantine(digest, &content);
+        Ok(None)
+    }
+
+    pub(super) fn resolve(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>, Error> {
+        let path = self.layout.repository(repository).tag(tag);
+        let Some(text) = super::read_if_there(&path)? else {
+            return Ok(None);
+        };
+        let digest = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
+        digest.map(Some).ok_or(Error::Damaged { path, what: "it should hold a digest" })
+    }
+
+    pub(super) fn record(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Record>, Error> {
+        let path = self.layout.repository(repository).manifest(digest);
+        let Some(json) = super::read_if_there(&path)? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&json);
+        record.map(Some).map_err(|_| Error::Damaged { path, what: "it should hold a manifest's record" })
+    }
+
+    /// Takes a tag away and nothing else.
+    pub(crate) fn delete_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Deleted, Error> {
+        let _no_pushes = self.lock_for_delete(repository);
+        let removed = durable::remove(&self.layout.repository(repository).tag(tag))?;
+        Ok(if removed { Deleted::Done } else { Deleted::Unknown })
+    }
+
+    /// Takes a manifest away with its tags, unless an index of the repository needs it.
+    pub(crate) fn delete_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
+        let _no_pushes = self.lock_for_delete(repository);
+        let Some(record) = self.record(repository, digest)? else {
+            return Ok(Deleted::Unknown);
+        };
+        if let Some(needed_by) = self.needed_by(repository, digest)? {
+            return Ok(Deleted::Needed(needed_by));
+        }
+        let folder = self.layout.repository(repository);
+        for name in folder::names(&folder.tags())? {
+            let Ok(tag) = name.parse::<Tag>() else { continue };
+            if self.resolve(repository, &tag)?.as_ref() == Some(digest) {
+                durable::remove(&folder.tag(&tag))?;
+            }
+        }
+        durable::remove(&folder.manifest(digest))?;
+        if let Some(subject) = record.subject {
+            durable::remove(&folder.referrer(&subject, digest))?;
+        }
+        self.repositories_changed();
+        Ok(Deleted::Done)
+    }
+
+    /// A manifest of the repository, other than the one asked about, that needs this content.
+    pub(super) fn needed_by(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Digest>, Error> {
+        let folder = self.layout.repository(repository);
+        for algorithm in ALGORITHMS {
+            for name in folder::names(&folder.manifests(algorithm))? {
+                let Ok(manifest) = format!("{}:{name}", algorithm.as_str()).parse::<Digest>() else {
+                    continue;
+                };
+                let record = self.record(repository, &manifest)?;
+                if manifest != *digest && record.is_some_and(|record| record.needs.contains(digest)) {
+                    return Ok(Some(manifest));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The repository's tags after `last`, sorted, at most `n` and whether there are more. None where there is no
+    /// such repository.
+    pub(crate) fn tags(
+        &self,
+        repository: &RepoName,
+        last: Option<&str>,
+        n: usize,
+    ) -> Result<Option<(Vec<String>, bool)>, Error> {
+        let folder = self.layout.repository(repository);
+        let page = folder::page(&folder.tags(), last, n)?;
+        if page.0.is_empty() && !self.is_repository(repository)? {
+            return Ok(None);
+        }
+        Ok(Some(page))
+    }
+
+    fn is_repository(&self, repository: &RepoName) -> Result<bool, Error> {
+        let folder = self.layout.repository(repository);
+        let there = |path: &std::path::Path| fs::exists(path).at("look at", path);
+        Ok(there(&folder.blobs())? || there(&folder.tags())? || repositories::has_manifests(&folder)?)
+    }
+}
+
+impl Record {
+    fn of(manifest: Manifest, bytes: &[u8]) -> Self {
+        let Manifest { media_type, blobs, manifests, subject, artifact_type, annotations } = manifest;
+        let needs = blobs.into_iter().chain(manifests).collect();
+        Self { media_type, size: bytes.len() as u64, needs, subject, artifact_type, annotations }
+    }
+}

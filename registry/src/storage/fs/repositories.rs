@@ -1,0 +1,98 @@
+//! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the folders
+//! on the way to it.
+
+use std::sync::atomic::Ordering;
+
+use oci::{RepoName, digest::ALGORITHMS};
+
+use super::{Store, folder, layout::Repository};
+use crate::storage::Error;
+
+impl Store {
+    /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
+    pub(crate) fn repositories(
+        &self,
+        last: Option<&str>,
+        n: usize,
+        wanted: impl Fn(&RepoName) -> bool,
+    ) -> Result<(Vec<RepoName>, bool), Error> {
+        let mut found = Vec::new();
+        self.walk("", last, &mut |repository| {
+            if wanted(&repository) {
+                found.push(repository);
+            }
+            found.len() <= n
+        })?;
+        let more = found.len() > n;
+        found.truncate(n);
+        Ok((found, more))
+    }
+
+    /// Number of repositories; counted again only after something changed.
+    pub(crate) fn count_repositories(&self) -> Result<u64, Error> {
+        let changes = self.changes.load(Ordering::Acquire);
+        let mut counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match *counted {
+            Some((when, count)) if when == changes => Ok(count),
+            _ => {
+                let mut count = 0;
+                self.walk("", None, &mut |_| {
+                    count += 1;
+                    true
+                })?;
+                *counted = Some((changes, count));
+                Ok(count)
+            }
+        }
+    }
+
+    /// A manifest came or went.
+    pub(super) fn repositories_changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Calls `each` with every repository below `prefix` (empty, or ending in `/`) after `last`, sorted, until it
+    /// says no. False where it did.
+    fn walk(
+        &self,
+        prefix: &str,
+        last: Option<&str>,
+        each: &mut dyn FnMut(RepoName) -> bool,
+    ) -> Result<bool, Error> {
+        let children = folder::names(&self.layout.repositories().join(prefix))?;
+        let children = children.into_iter().filter(|name| !name.starts_with('_'));
+        // `a` comes before `a-b`, and that before `a/b`: a repository and what is below it sort apart.
+        let mut steps: Vec<String> =
+            children.flat_map(|name| [format!("{prefix}{name}"), format!("{prefix}{name}/")]).collect();
+        steps.sort_unstable();
+        for step in steps {
+            let go_on = if step.ends_with('/') {
+                let is_past = last.is_some_and(|last| last > step.as_str() && !last.starts_with(&step));
+                is_past || self.walk(&step, last, each)?
+            } else {
+                last.is_some_and(|last| step.as_str() <= last) || self.offer(&step, each)?
+            };
+            if !go_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn offer(&self, name: &str, each: &mut dyn FnMut(RepoName) -> bool) -> Result<bool, Error> {
+        let Ok(name) = name.parse::<RepoName>() else {
+            return Ok(true);
+        };
+        let holds = has_manifests(&self.layout.repository(&name))?;
+        Ok(!holds || each(name))
+    }
+}
+
+pub(super) fn has_manifests(repository: &Repository) -> Result<bool, Error> {
+    for algorithm in ALGORITHMS {
+        if !folder::is_empty(&repository.manifests(algorithm))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

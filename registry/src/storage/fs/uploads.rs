@@ -1,0 +1,244 @@
+//! Upload sessions: a folder each, in which the data grows; the running hash lies beside it between requests.
+//!
+//! The data's length is the truth. A hash that was not put down before a crash is caught up from the data, so that
+//! a session goes on after a restart where it stood.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use oci::{Algorithm, Digest, Hasher, RepoName, digest::Paused};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, folder, read_if_there};
+use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
+
+/// Read at once while catching up with a hash.
+const CATCH_UP: usize = 256 << 10;
+
+/// What is kept between the requests of a session.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Session {
+    repository: RepoName,
+    /// Bytes of the data that `hash` has taken in.
+    hashed: u64,
+    hash: Paused,
+}
+
+/// A session that one request has for itself.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    id: UploadId,
+    repository: RepoName,
+    folder: PathBuf,
+    data: File,
+    hasher: Hasher,
+    received: u64,
+    _busy: Guard,
+}
+
+impl Upload {
+    pub(crate) fn id(&self) -> UploadId {
+        self.id
+    }
+
+    /// Bytes received so far, in all requests.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Takes in the next bytes. After an error the session stands where the last whole piece ended.
+    pub(crate) fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        for piece in pieces {
+            if let Err(error) = self.data.write_all(piece) {
+                // The next request would see the same length; a failure here leaves bytes that it catches up with.
+                let _ = self.data.set_len(self.received);
+                return Err(error).at("write", data(&self.folder));
+            }
+            self.hasher.update(piece);
+            self.received += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Forgets everything after `length`, as if this request had never been.
+    pub(crate) fn truncate(self, length: u64) -> Result<(), Error> {
+        self.data.set_len(length).at("truncate", data(&self.folder))
+    }
+
+    /// Puts the hash down until the next request. Nothing is lost where that fails, it is only caught up later.
+    pub(crate) fn suspend(self) {
+        let session =
+            Session { repository: self.repository, hashed: self.received, hash: self.hasher.pause() };
+        if let Err(error) = write_session(&self.folder, &session) {
+            tracing::warn!(upload = %self.id, %error, "failed to put an upload's hash down");
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn create_upload(
+        &self,
+        repository: RepoName,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        let id = UploadId::random();
+        let folder = self.layout.upload(id);
+        let create = || {
+            fs::create_dir(&folder)?;
+            File::create_new(data(&folder))?;
+            let session = Session { repository, hashed: 0, hash: Hasher::new(algorithm).pause() };
+            write_session(&folder, &session)
+        };
+        create().at("create", &folder).inspect_err(|_| {
+            let _ = fs::remove_dir_all(&folder);
+        })?;
+        Ok(id)
+    }
+
+    /// Bytes received by a session of this repository.
+    pub(crate) fn upload_received(&self, repository: &RepoName, id: UploadId) -> Result<Option<u64>, Error> {
+        let folder = self.layout.upload(id);
+        if self.session(repository, id)?.is_none() {
+            return Ok(None);
+        }
+        match fs::metadata(data(&folder)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("look at", data(&folder)),
+        }
+    }
+
+    /// Takes a session up, for the request that holds `busy`.
+    pub(crate) fn open_upload(
+        &self,
+        repository: &RepoName,
+        id: UploadId,
+        busy: Guard,
+    ) -> Result<Option<Upload>, Error> {
+        let Some(session) = self.session(repository, id)? else {
+            return Ok(None);
+        };
+        let folder = self.layout.upload(id);
+        let path = data(&folder);
+        let mut data = match OpenOptions::new().read(true).append(true).open(&path) {
+            Ok(data) => data,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("open", path),
+        };
+        let (hasher, received) = catch_up(&session, &mut data).at("read", path)?;
+        Ok(Some(Upload { id, repository: session.repository, folder, data, hasher, received, _busy: busy }))
+    }
+
+    /// Ends a session: its data becomes a blob of the repository if it has this digest, and goes away if not.
+    pub(crate) fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<Finished, Error> {
+        let Upload { id, repository, folder, mut data, hasher, received, _busy } = upload;
+        let path = self::data(&folder);
+        let actual = if digest.algorithm() == hasher.algorithm() {
+            hasher.finish()
+        } else {
+            let mut hasher = Hasher::new(digest.algorithm());
+            hash_from(0, &mut data, &mut hasher).at("read", &path)?;
+            hasher.finish()
+        };
+        if actual != *digest {
+            self.cancel_upload(&repository, id)?;
+            return Ok(Finished::Mismatch(actual));
+        }
+        data.sync_all().at("sync", &path)?;
+        match self.durable.rename(&path, &self.layout.content(digest)) {
+            // Cancelled by another request.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Finished::Unknown);
+            }
+            renamed => renamed?,
+        }
+        self.mark_blob(&repository, digest, received)?;
+        // What a crash leaves of the folder goes with the expired ones.
+        let _ = fs::remove_dir_all(&folder);
+        Ok(Finished::Stored)
+    }
+
+    /// Ends a session without a blob; false where there is none.
+    pub(crate) fn cancel_upload(&self, repository: &RepoName, id: UploadId) -> Result<bool, Error> {
+        if self.session(repository, id)?.is_none() {
+            return Ok(false);
+        }
+        let folder = self.layout.upload(id);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", folder),
+            _ => Ok(true),
+        }
+    }
+
+    /// Takes away sessions to which nothing was sent for `age`; says how many.
+    pub(crate) fn expire_uploads(&self, age: Duration) -> Result<usize, Error> {
+        let mut expired = 0;
+        for name in folder::names(&self.layout.uploads())? {
+            let Ok(id) = name.parse::<UploadId>() else {
+                continue;
+            };
+            let Some(_busy) = self.busy.try_take(id) else {
+                continue;
+            };
+            let folder = self.layout.upload(id);
+            let touched = fs::metadata(data(&folder)).or_else(|_| fs::metadata(&folder));
+            let touched = touched.and_then(|metadata| metadata.modified());
+            let is_old = |touched| SystemTime::now().duration_since(touched).is_ok_and(|since| since > age);
+            if touched.is_ok_and(is_old) {
+                fs::remove_dir_all(&folder).at("remove", &folder)?;
+                expired += 1;
+            }
+        }
+        Ok(expired)
+    }
+
+    fn session(&self, repository: &RepoName, id: UploadId) -> Result<Option<Session>, Error> {
+        let json = read_if_there(&self.layout.upload(id).join("session.json"))?;
+        // A session that a power failure tore is one that never was: nothing of it was acknowledged for good.
+        let session = json.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
+        Ok(session.filter(|session| session.repository == *repository))
+    }
+}
+
+fn data(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
+fn write_session(folder: &Path, session: &Session) -> io::Result<()> {
+    let new = folder.join("session.json.new");
+    fs::write(&new, serde_json::to_vec(session)?)?;
+    fs::rename(new, folder.join("session.json"))
+}
+
+/// The hash of all the data, and the data's length.
+fn catch_up(session: &Session, data: &mut File) -> io::Result<(Hasher, u64)> {
+    let length = data.metadata()?.len();
+    let resumed = Hasher::resume(&session.hash).filter(|_| session.hashed <= length);
+    let (mut hasher, offset) = match resumed {
+        Some(hasher) => (hasher, session.hashed),
+        None => (Hasher::new(session.hash.algorithm()), 0),
+    };
+    let length = hash_from(offset, data, &mut hasher)?;
+    Ok((hasher, length))
+}
+
+/// Takes in everything from `offset` to the end; says where the end is.
+fn hash_from(offset: u64, data: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
+    let mut end = data.seek(SeekFrom::Start(offset))?;
+    let mut buffer = vec![0; CATCH_UP];
+    loop {
+        match data.read(&mut buffer)? {
+            0 => return Ok(end),
+            n => {
+                hasher.update(&buffer[..n]);
+                end += n as u64;
+            }
+        }
+    }
+}

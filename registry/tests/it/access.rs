@@ -1,0 +1,227 @@
+//! Access under a policy that comes through the channel, over TLS: points 14, 31 and 32.
+
+use std::{net::SocketAddr, path::Path};
+
+use channel::policy::{Login, Policy, ReplicaStatus, Role, SecretHash};
+use http::{Method, StatusCode};
+use oci::ErrorCode;
+use tempfile::TempDir;
+
+use crate::{
+    client::Client,
+    image::image,
+    pki::{Authority, Signed},
+    server::Server,
+};
+
+/// The name that the replica proves on the channel.
+const NAME: &str = "demo.apps.channel.berth";
+
+/// A registry as the operator sets it up.
+struct Managed {
+    folder: TempDir,
+    serving: Authority,
+    channel: Authority,
+}
+
+impl Managed {
+    fn new() -> Self {
+        let (serving, channel) = (Authority::new(), Authority::new());
+        let folder = tempfile::tempdir().unwrap();
+        serving.sign(&["localhost", "127.0.0.1"]).write(folder.path(), "tls");
+        channel.sign(&[NAME]).write(folder.path(), "channel");
+        std::fs::write(folder.path().join("channel-ca.crt"), &channel.pem).unwrap();
+        Self { folder, serving, channel }
+    }
+
+    fn start(&self) -> Server {
+        let file = |name: &str| self.folder.path().join(name);
+        Server::with(&self.root(), |command| {
+            command
+                .args(["--health-listen", "127.0.0.1:0", "--channel-listen", "127.0.0.1:0"])
+                .arg("--tls-cert")
+                .arg(file("tls.crt"))
+                .arg("--tls-key")
+                .arg(file("tls.key"))
+                .arg("--channel-cert")
+                .arg(file("channel.crt"))
+                .arg("--channel-key")
+                .arg(file("channel.key"))
+                .arg("--channel-ca")
+                .arg(file("channel-ca.crt"));
+        })
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.folder.path().join("root")
+    }
+
+    fn client(&self, server: &Server) -> Client {
+        server.client().over_tls(self.serving.trusted())
+    }
+
+    fn operator(&self, server: &Server) -> Operator {
+        Operator::new(&self.channel.sign(&["operator"]), &self.channel.pem, server.address("channel"))
+    }
+}
+
+struct Operator {
+    client: channel::client::Client,
+    address: SocketAddr,
+}
+
+impl Operator {
+    fn new(identity: &Signed, ca: &str, address: SocketAddr) -> Self {
+        let client = channel::client::Client::new(&identity.cert, &identity.key, ca).unwrap();
+        Self { client, address }
+    }
+
+    async fn put(&self, policy: &Policy) -> Result<ReplicaStatus, channel::client::Error> {
+        self.client.put(self.address, NAME, "/v1/policy", policy).await
+    }
+
+    async fn status(&self) -> ReplicaStatus {
+        self.client.get(self.address, NAME, "/v1/status").await.unwrap()
+    }
+}
+
+fn login(username: &str, secret: &str, role: Role) -> Login {
+    Login { username: username.into(), secrets: vec![SecretHash::of(secret.as_bytes())], role }
+}
+
+fn policy() -> Policy {
+    Policy { logins: vec![login("admin", "all", Role::Admin), login("reader", "some", Role::Reader)] }
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[tokio::test]
+async fn nobody_gets_in_before_there_is_a_policy_and_then_it_decides_over_restarts() {
+    let managed = Managed::new();
+    let server = managed.start();
+    let not_ready = server.health().get("/readyz").await.expect(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(not_ready.body, "waiting for a policy\n");
+    let admin = managed.client(&server).login("admin", "all");
+    admin.get("/v2/").await.expect_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized);
+    let operator = managed.operator(&server);
+    assert_eq!(operator.status().await.policy_revision, None);
+
+    let status = operator.put(&policy()).await.unwrap();
+    assert_eq!(status.policy_revision, Some(policy().revision()));
+    assert!(status.total_bytes > 0 && status.used_bytes <= status.total_bytes);
+    assert_eq!(status.repositories, 0);
+    server.health().get("/readyz").await.expect(StatusCode::OK);
+    admin.get("/v2/").await.expect(StatusCode::OK);
+    admin.push_image("team/app", "v1", "layer").await;
+    assert_eq!(operator.status().await.repositories, 1);
+    server.kill();
+
+    let server = managed.start();
+    server.health().get("/readyz").await.expect(StatusCode::OK);
+    assert_eq!(managed.operator(&server).status().await.policy_revision, Some(policy().revision()));
+    let reader = managed.client(&server).login("reader", "some");
+    reader.get("/v2/team/app/manifests/v1").await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_invalid_policy_is_refused_whole_with_a_sentence() {
+    let managed = Managed::new();
+    let server = managed.start();
+    let operator = managed.operator(&server);
+    operator.put(&policy()).await.unwrap();
+    let mut broken = policy();
+    broken.logins[0].username = "other".into();
+    broken.logins[1].username = "a:b".into();
+    let refused = operator.put(&broken).await.unwrap_err().to_string();
+    assert!(refused.contains("400") && refused.contains("`a:b`"), "{refused}");
+    let unknown = serde_json::json!({"logins": [], "quotas": []});
+    let refused =
+        operator.client.put::<_, ReplicaStatus>(operator.address, NAME, "/v1/policy", &unknown).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("400") && refused.contains("quotas"), "{refused}");
+    assert_eq!(operator.status().await.policy_revision, Some(policy().revision()));
+    managed.client(&server).login("admin", "all").get("/v2/").await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_login_that_is_taken_away_stops_working_at_once() {
+    let managed = Managed::new();
+    let server = managed.start();
+    let operator = managed.operator(&server);
+    operator.put(&policy()).await.unwrap();
+    let reader = managed.client(&server).login("reader", "some");
+    reader.get("/v2/").await.expect(StatusCode::OK);
+    let mut without = policy();
+    without.logins.truncate(1);
+    operator.put(&without).await.unwrap();
+    reader.get("/v2/").await.expect(StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn only_the_operator_reaches_the_channel() {
+    let managed = Managed::new();
+    let server = managed.start();
+    let stranger = Authority::new();
+    let stranger =
+        Operator::new(&stranger.sign(&["operator"]), &managed.channel.pem, server.address("channel"));
+    assert!(stranger.put(&policy()).await.is_err());
+    let anonymous = Client::new(server.address("channel")).over_tls(managed.channel.trusted());
+    assert!(anonymous.try_send(Method::GET, "/v1/status", &[], "").await.is_err());
+    assert_eq!(managed.operator(&server).status().await.policy_revision, None);
+}
+
+#[tokio::test]
+async fn p32_who_may_do_what() {
+    let managed = Managed::new();
+    let server = managed.start();
+    managed.operator(&server).put(&policy()).await.unwrap();
+    let admin = managed.client(&server).login("admin", "all");
+    let reader = managed.client(&server).login("reader", "some");
+    let digest = admin.push_image("team/app", "v1", "layer").await;
+    let blob = admin.push_blob("team/app", "layer").await;
+
+    // Whether something is there or not makes no difference to who may not read.
+    for client in [managed.client(&server), managed.client(&server).login("reader", "wrong")] {
+        for path in [
+            "/v2/",
+            "/v2/_catalog",
+            "/v2/team/app/tags/list",
+            "/v2/nothing/tags/list",
+            "/v2/team/app/manifests/v1",
+            "/v2/NOT A NAME/tags/list",
+        ] {
+            let path = path.replace(' ', "%20");
+            let answer = client.get(&path).await;
+            let answer = answer.expect_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized);
+            assert!(answer.header("www-authenticate").starts_with("Basic realm="));
+        }
+    }
+    for path in [
+        "/v2/".to_owned(),
+        "/v2/team/app/tags/list".to_owned(),
+        "/v2/team/app/manifests/v1".to_owned(),
+        format!("/v2/team/app/blobs/{blob}"),
+        format!("/v2/team/app/referrers/{digest}"),
+    ] {
+        reader.get(&path).await.expect(StatusCode::OK);
+        reader.head(&path).await.expect(StatusCode::OK);
+    }
+    assert_eq!(reader.get("/v2/_catalog").await.body, r#"{"repositories":["team/app"]}"#);
+    reader.get("/v2/nothing/tags/list").await.expect(StatusCode::NOT_FOUND);
+    for (method, path) in [
+        (Method::POST, "/v2/team/app/blobs/uploads/".to_owned()),
+        (Method::POST, format!("/v2/other/blobs/uploads/?mount={blob}&from=team/app")),
+        (Method::PUT, "/v2/team/app/manifests/v2".to_owned()),
+        (Method::DELETE, "/v2/team/app/manifests/v1".to_owned()),
+        (Method::DELETE, format!("/v2/team/app/blobs/{blob}")),
+    ] {
+        let body = if method == Method::PUT { image(b"{}", &[]).to_string() } else { String::new() };
+        let answer = reader.send(method, &path, &[], body).await;
+        let answer = answer.expect_error(StatusCode::FORBIDDEN, ErrorCode::Denied);
+        assert!(String::from_utf8_lossy(&answer.body).contains("does not exist or access is denied"));
+    }
+    assert!(is_empty(&managed.root().join("uploads")));
+    admin.delete("/v2/team/app/manifests/v1").await.expect(StatusCode::ACCEPTED);
+}

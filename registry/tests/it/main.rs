@@ -1,0 +1,18 @@
+//! The registry as its clients see it: the real binary, over the network, on a folder of its own.
+//!
+//! Names that begin with a number, such as `p07`, say which point of "What a strict registry gets right" they hold.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
+
+mod access;
+mod blobs;
+mod client;
+mod crash;
+mod image;
+mod lists;
+mod manifests;
+mod pki;
+mod protocol;
+mod server;
+mod skopeo;
+mod standalone;
+mod uploads;

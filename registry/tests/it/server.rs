@@ -1,0 +1,120 @@
+//! A registry process on a free port; ends with the test.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::client::Client;
+
+/// A running `berth-registry serve`.
+pub(crate) struct Server {
+    child: Child,
+    addresses: HashMap<String, SocketAddr>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// The program, not yet started.
+pub(crate) fn berth_registry() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_berth-registry"));
+    command.env_clear().arg("serve");
+    command
+}
+
+impl Server {
+    /// Anonymous, on loopback.
+    pub(crate) fn start(root: &Path) -> Self {
+        Self::with(root, |_| {})
+    }
+
+    /// With more arguments.
+    pub(crate) fn with(root: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
+        let mut command = berth_registry();
+        command.arg("--root").arg(root).args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+        arguments(&mut command);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (sender, listening) = mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in lines.map_while(Result::ok) {
+                    let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                    if event["message"] == "listening" {
+                        let address: SocketAddr = event["address"].as_str().unwrap().parse().unwrap();
+                        let _ = sender.send((event["listener"].as_str().unwrap().to_owned(), address));
+                    }
+                    log.lock().unwrap().push(line);
+                }
+            }
+        });
+        let mut addresses = HashMap::new();
+        // The registry's own listener comes last.
+        while !addresses.contains_key("registry") {
+            let Ok((name, address)) = listening.recv_timeout(Duration::from_secs(60)) else {
+                panic!("the registry did not start: {:#?}", log.lock().unwrap());
+            };
+            addresses.insert(name, address);
+        }
+        Self { child, addresses, log }
+    }
+
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        self.addresses[listener]
+    }
+
+    /// Speaks plain HTTP, without credentials.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address("registry"))
+    }
+
+    /// Speaks to the health listener.
+    pub(crate) fn health(&self) -> Client {
+        Client::new(self.address("health"))
+    }
+
+    /// kill -9: no chance to tidy up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, without waiting for what comes of it.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// The first log line that `wanted` accepts, now or a little later.
+    pub(crate) fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let lines = self.log.lock().unwrap().clone();
+            let mut events = lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default());
+            if let Some(event) = events.find(&wanted) {
+                return event;
+            }
+            assert!(Instant::now() < deadline, "not logged: {lines:#?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

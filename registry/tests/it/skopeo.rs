@@ -1,0 +1,62 @@
+//! A real client: skopeo pushes an image and pulls it back.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::json;
+
+use crate::{
+    image::{descriptor, image, noise, sha256},
+    server::Server,
+};
+
+fn skopeo(arguments: &[&str]) -> Output {
+    let output = Command::new("skopeo").args(arguments).output();
+    let output = output
+        .expect("this test needs skopeo: install it, on Debian or Ubuntu with `apt-get install skopeo`");
+    assert!(output.status.success(), "skopeo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// An image in the layout that clients exchange.
+fn write_layout(folder: &Path) -> Vec<u8> {
+    let config =
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+    let config = config.to_string().into_bytes();
+    let layers = [noise(1, 1_000_000), noise(2, 10)];
+    let manifest = image(&config, &[&layers[0], &layers[1]]).to_string().into_bytes();
+    std::fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
+    for content in [&config[..], &layers[0], &layers[1], &manifest] {
+        std::fs::write(folder.join("blobs/sha256").join(sha256(content).hex()), content).unwrap();
+    }
+    let mut entry = descriptor(oci::manifest::IMAGE, &manifest);
+    entry["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
+    std::fs::write(folder.join("index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string())
+        .unwrap();
+    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    manifest
+}
+
+#[tokio::test]
+async fn skopeo_pushes_and_pulls() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("root"));
+    let manifest = write_layout(&folder.path().join("image"));
+    let local = format!("oci:{}:v1", folder.path().join("image").display());
+    let remote = format!("docker://{}/team/app:v1", server.address("registry"));
+    // Or it would compress the layers, and the manifest would be another one.
+    skopeo(&["copy", "--preserve-digests", "--dest-tls-verify=false", &local, &remote]);
+    let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &remote]).stdout;
+    assert_eq!(raw, manifest);
+    let back = format!("oci:{}:v1", folder.path().join("back").display());
+    skopeo(&["copy", "--src-tls-verify=false", &remote, &back]);
+    let digest = sha256(&manifest);
+    let pulled = std::fs::read(folder.path().join("back/blobs/sha256").join(digest.hex())).unwrap();
+    assert_eq!(pulled, manifest);
+    // A second copy to another repository mounts what is there, or pushes it again; both must work.
+    let other = format!("docker://{}/other/app:v1", server.address("registry"));
+    skopeo(&["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &remote, &other]);
+    skopeo(&["delete", "--tls-verify=false", &other]);
+}

@@ -1,0 +1,271 @@
+//! Pushing blobs: points 1 to 14.
+
+use std::path::Path;
+
+use http::{Method, StatusCode};
+use oci::{Algorithm, Digest, ErrorCode};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    image::{noise, sha256},
+    server::Server,
+};
+
+fn files(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.file_type().unwrap().is_dir() { files(&entry.path()) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn p01_a_chunk_out_of_order_or_repeated_is_refused_and_the_session_survives() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let session = client.start_upload("a").await;
+    let refused = client.patch(&session, &[("content-range", "1-4")], "1234").await;
+    refused.expect_error(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid);
+    client.patch(&session, &[("content-range", "0-3")], "0123").await.expect(StatusCode::ACCEPTED);
+    for wrong in ["0-3", "5-8", "3-6"] {
+        let refused = client.patch(&session, &[("content-range", wrong)], "0123").await;
+        refused.expect_error(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid);
+    }
+    let status = client.get(&session).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!((status.header("range"), status.header("location")), ("0-3", session.as_str()));
+    client.patch(&session, &[("content-range", "4-5")], "45").await.expect(StatusCode::ACCEPTED);
+    let digest = sha256(b"012345");
+    let finished =
+        client.put(&format!("{session}?digest={digest}"), &[], "").await.expect(StatusCode::CREATED);
+    assert_eq!(client.get(finished.header("location")).await.expect(StatusCode::OK).body, "012345");
+}
+
+#[tokio::test]
+async fn p02_a_closing_put_out_of_order_appends_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let session = client.start_upload("a").await;
+    client.patch(&session, &[], "0123").await.expect(StatusCode::ACCEPTED);
+    let close = format!("{session}?digest={}", sha256(b"012345"));
+    let refused = client.put(&close, &[("content-range", "5-6")], "45").await;
+    refused.expect_error(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid);
+    assert_eq!(client.get(&session).await.header("range"), "0-3");
+    client.put(&close, &[("content-range", "4-5")], "45").await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn p03_ranges_add_up_and_an_empty_session_says_0_0() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let started = client.post("/v2/a/blobs/uploads/", "").await.expect(StatusCode::ACCEPTED);
+    assert_eq!(started.header("range"), "0-0");
+    let session = started.header("location").to_owned();
+    assert_eq!(client.patch(&session, &[], "01").await.header("range"), "0-1");
+    assert_eq!(client.patch(&session, &[], "234").await.header("range"), "0-4");
+}
+
+#[tokio::test]
+async fn p04_lengths_that_disagree_are_refused_and_a_stream_without_any_is_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let session = client.start_upload("a").await;
+    let refused = client.patch(&session, &[("content-range", "0-9")], "0123").await;
+    refused.expect_error(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid);
+    let refused = client.patch(&session, &[("content-range", "nonsense")], "0123").await;
+    refused.expect_error(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid);
+
+    // Chunked transfer encoding, first with a range that is not what comes, then without one.
+    for (range, status) in [("Content-Range: 0-9\r\n", "400"), ("", "202")] {
+        let mut stream = TcpStream::connect(client.address()).await.unwrap();
+        let request = format!(
+            "PATCH {session} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{range}Transfer-Encoding: chunked\r\n\r\n\
+             2\r\n01\r\n2\r\n23\r\n0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    assert_eq!(client.get(&session).await.header("range"), "0-3", "what was refused left nothing");
+}
+
+#[tokio::test]
+async fn p05_the_closing_put_may_be_empty_or_bring_the_last_chunk() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    for (first, last) in [("0123", ""), ("01", "23"), ("", "0123")] {
+        let session = client.start_upload("a").await;
+        if !first.is_empty() {
+            client.patch(&session, &[], first).await.expect(StatusCode::ACCEPTED);
+        }
+        let close = format!("{session}?digest={}", sha256(b"0123"));
+        client.put(&close, &[], last).await.expect(StatusCode::CREATED);
+        client.get(&session).await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
+    }
+}
+
+#[tokio::test]
+async fn p06_a_wrong_digest_stores_nothing_on_any_path() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let wrong = sha256(b"something else");
+    for digest in [wrong.as_str(), "sha256:no", "md5:d41d8cd98f00b204e9800998ecf8427e"] {
+        let at_once = client.post(&format!("/v2/a/blobs/uploads/?digest={digest}"), "content").await;
+        at_once.expect_error(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid);
+        let session = client.start_upload("a").await;
+        let closed = client.put(&format!("{session}?digest={digest}"), &[], "content").await;
+        closed.expect_error(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid);
+        let session = client.start_upload("a").await;
+        client.patch(&session, &[], "content").await.expect(StatusCode::ACCEPTED);
+        let closed = client.put(&format!("{session}?digest={digest}"), &[], "").await;
+        closed.expect_error(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid);
+        let session = client.start_upload("a").await;
+        let missing = client.put(&session, &[], "content").await;
+        missing.expect_error(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid);
+    }
+    assert_eq!(files(&root.path().join("blobs")), 0);
+    client.head(&format!("/v2/a/blobs/{wrong}")).await.expect(StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn p07_one_request_is_enough() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let content = noise(7, 3_000_000);
+    let digest = sha256(&content);
+    let pushed = client.post(&format!("/v2/a/blobs/uploads/?digest={digest}"), content.clone()).await;
+    let pushed = pushed.expect(StatusCode::CREATED);
+    assert_eq!(pushed.header("docker-content-digest"), digest.as_str());
+    assert_eq!(client.get(pushed.header("location")).await.body, content);
+    assert_eq!(files(&root.path().join("uploads")), 0);
+}
+
+#[tokio::test]
+async fn p08_sha512_works_announced_or_not() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let content = noise(8, 600_000);
+    let digest = Digest::of(Algorithm::Sha512, &content);
+    for (repository, query) in [("a", ""), ("b", "?digest-algorithm=sha512")] {
+        let started = client.post(&format!("/v2/{repository}/blobs/uploads/{query}"), "").await;
+        let session = started.expect(StatusCode::ACCEPTED).header("location").to_owned();
+        client.patch(&session, &[], content.slice(..300_000)).await.expect(StatusCode::ACCEPTED);
+        let close = format!("{session}?digest={digest}");
+        client.put(&close, &[], content.slice(300_000..)).await.expect(StatusCode::CREATED);
+        assert_eq!(client.get(&format!("/v2/{repository}/blobs/{digest}")).await.body, content);
+    }
+    let unknown = client.post("/v2/a/blobs/uploads/?digest-algorithm=md5", "").await;
+    unknown.expect_error(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid);
+}
+
+#[tokio::test]
+async fn p09_nothing_and_an_empty_object_are_blobs() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    for content in ["", "{}"] {
+        let digest = client.push_blob("a", content).await;
+        let path = format!("/v2/a/blobs/{digest}");
+        assert_eq!(client.get(&path).await.expect(StatusCode::OK).body, content);
+        assert_eq!(client.head(&path).await.header("content-length"), content.len().to_string());
+        let session = client.start_upload("b").await;
+        client.put(&format!("{session}?digest={digest}"), &[], content).await.expect(StatusCode::CREATED);
+    }
+}
+
+#[tokio::test]
+async fn p10_a_session_can_be_cancelled_once() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let session = client.start_upload("a").await;
+    client.patch(&session, &[], "0123").await.expect(StatusCode::ACCEPTED);
+    client.delete(&session).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(files(&root.path().join("uploads")), 0);
+    client.delete(&session).await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
+    client.patch(&session, &[], "4").await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
+    let elsewhere = client.start_upload("a").await.replace("/v2/a/", "/v2/b/");
+    client.get(&elsewhere).await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
+    let nonsense = client.get("/v2/a/blobs/uploads/nonsense").await;
+    nonsense.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
+}
+
+#[tokio::test]
+async fn p12_what_arrived_before_a_cut_stays_and_the_client_goes_on_from_there() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let content = noise(12, 1_000_000);
+    let session = client.start_upload("a").await;
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!("PATCH {session} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", content.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&content[..400_000]).await.unwrap();
+    // Begun for certain once something is in.
+    while client.get(&session).await.header("range") == "0-0" {}
+    drop(stream);
+
+    // Whoever comes next waits for the cut request to end; this one appends nothing.
+    client.patch(&session, &[], "").await.expect(StatusCode::ACCEPTED);
+    let status = client.get(&session).await.expect(StatusCode::NO_CONTENT);
+    let received: usize = status.header("range").trim_start_matches("0-").parse().unwrap();
+    let next = received + 1;
+    assert_eq!(next, 400_000);
+    let close = format!("{session}?digest={}", sha256(&content));
+    let range = format!("{next}-{}", content.len() - 1);
+    let closed = client.put(&close, &[("content-range", &range)], content.slice(next..)).await;
+    closed.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn p12_a_session_goes_on_after_kill_9() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let content = noise(13, 900_000);
+    let session = server.client().start_upload("a").await;
+    server.client().patch(&session, &[], content.slice(..500_000)).await.expect(StatusCode::ACCEPTED);
+    server.kill();
+    let server = Server::start(root.path());
+    let client = server.client();
+    assert_eq!(client.get(&session).await.header("range"), "0-499999");
+    let close = format!("{session}?digest={}", sha256(&content));
+    client.put(&close, &[], content.slice(500_000..)).await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn p13_locations_are_right_under_whatever_name_the_registry_is_reached() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let session = server.client().start_upload("a/b").await;
+    assert!(session.starts_with("/v2/a/b/blobs/uploads/"), "{session}");
+}
+
+#[tokio::test]
+async fn p14_a_mount_needs_no_bytes_and_a_missing_source_starts_a_session() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let digest = client.push_blob("from", "shared").await;
+    let mounted = client.post(&format!("/v2/to/blobs/uploads/?mount={digest}&from=from"), "").await;
+    let mounted = mounted.expect(StatusCode::CREATED);
+    assert_eq!(client.get(mounted.header("location")).await.body, "shared");
+    let missing = sha256(b"missing");
+    for query in [
+        format!("mount={missing}&from=from"),
+        format!("mount={digest}&from=nowhere"),
+        format!("mount={digest}&from=../etc"),
+        format!("mount={digest}"),
+    ] {
+        let answer = client.post(&format!("/v2/other/blobs/uploads/?{query}"), "").await;
+        let session = answer.expect(StatusCode::ACCEPTED).header("location").to_owned();
+        client.send(Method::DELETE, &session, &[], "").await.expect(StatusCode::NO_CONTENT);
+    }
+}
