@@ -59,6 +59,9 @@ pub(crate) enum Error {
     /// Nodes still have the deleted Registry's files.
     #[error("waiting for nodes to remove the registry's files")]
     NodesPending,
+    /// The whole namespace is on its way out, and this Registry with it.
+    #[error("the namespace is being deleted")]
+    NamespaceTerminating,
     /// The finalizer can't be set or removed.
     #[error("{0}")]
     Finalizer(#[source] Box<finalizer::Error<Error>>),
@@ -73,6 +76,7 @@ impl Error {
             Self::Pods(_) => "pods",
             Self::Status(_) => "status",
             Self::NodesPending => "nodes_pending",
+            Self::NamespaceTerminating => "namespace_terminating",
             Self::Finalizer(_) => "finalizer",
         }
     }
@@ -99,8 +103,10 @@ pub(crate) async fn reconcile(registry: Arc<Registry>, context: Arc<Context>) ->
 /// What to do after an error: the same again, later and later.
 #[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]
 pub(crate) fn on_error(registry: Arc<Registry>, error: &Error, context: Arc<Context>) -> Action {
-    if matches!(error, Error::NodesPending) {
-        return Action::requeue(BUSY);
+    match error {
+        Error::NodesPending => return Action::requeue(BUSY),
+        Error::NamespaceTerminating => return Action::requeue(CALM),
+        _ => {}
     }
     let wait = context.failures.another(&registry);
     let (namespace, name) = (names::namespace(&registry), registry.name_any());
@@ -128,6 +134,9 @@ async fn observe(registry: &Registry, context: &Context) -> Result<Observed, Err
     let policy = access::policy(&key);
     let made = match make::make(registry, context).await {
         Ok(made) => Ok(made),
+        Err(Error::Apply(error)) if is_namespace_terminating(&error) => {
+            return Err(Error::NamespaceTerminating);
+        }
         Err(Error::Apply(error)) => Err(problem(&error).ok_or(error)?),
         Err(error) => return Err(error),
     };
@@ -162,6 +171,13 @@ fn problem(error: &apply::Error) -> Option<Answer> {
         }
         _ => None,
     }
+}
+
+/// Nothing can be made in a namespace that goes, and nobody needs to hear of it.
+fn is_namespace_terminating(error: &apply::Error) -> bool {
+    let apply::Error::Apply { source: kube::Error::Api(status), .. } = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Writes the status where it differs, with an Event where readiness does.
