@@ -16,8 +16,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::tls;
 
-/// A peer that takes longer than this counts as away.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that can't be connected in this time counts as away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer that takes longer to answer, connecting included, counts as away.
+const TIMEOUT: Duration = Duration::from_secs(8);
+/// Characters of a refusal that are kept.
+const MAX_TEXT: usize = 200;
 /// No answer is larger.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -39,7 +43,7 @@ pub enum Error {
         address: SocketAddr,
         /// The HTTP status.
         status: StatusCode,
-        /// The answer's text.
+        /// The start of the answer's text, fit to be shown.
         body: String,
     },
     /// The peer's answer is no message of this crate.
@@ -114,11 +118,17 @@ impl Client {
             .map_err(|_| unreachable(format!("no answer within {} s", TIMEOUT.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
         if !status.is_success() {
-            let body = String::from_utf8_lossy(&body).into_owned();
+            let body = for_people(&body);
             return Err(Error::Refused { address, status, body });
         }
         serde_json::from_slice(&body).map_err(|source| Error::Answer { address, source })
     }
+}
+
+/// What a peer says may end up in a status or a log: short, and in one line.
+fn for_people(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(4 * MAX_TEXT)]).into_owned();
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect()
 }
 
 /// Trusts peers signed by `ca` (PEM) and proves nothing itself.
@@ -128,7 +138,7 @@ pub fn anonymous(ca: &str) -> Result<Arc<ClientConfig>, tls::Error> {
 }
 
 /// One request over a connection of its own to `address`, which must prove to be `name` (a DNS name or an IP address).
-/// Sets no header, not even `Host`; takes as long as it takes.
+/// Sets no header, not even `Host`; takes as long as it takes, once connected.
 pub async fn exchange(
     tls: Arc<ClientConfig>,
     address: SocketAddr,
@@ -136,7 +146,9 @@ pub async fn exchange(
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let server = ServerName::try_from(name.to_owned())?;
-    let tcp = TcpStream::connect(address).await?;
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await
+        .map_err(|_| format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))??;
     let tls = TlsConnector::from(tls).connect(server, tcp).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
     let answer = async {

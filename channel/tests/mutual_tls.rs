@@ -1,5 +1,7 @@
 //! Both ends of the channel over real TLS: who is let in, who is believed, and what a changed certificate does.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{Json, Router, routing::get};

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{Affinity, ResourceRequirements, Toleration},
-    apimachinery::pkg::apis::meta::v1::Condition,
+    api::core::v1::{Affinity, Toleration},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Condition},
 };
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
     ).message("the name becomes part of a host name and of other names: use at most 50 lower-case letters, digits and '-', starting with a letter"),
         // Back to what the volume has, so that a growth that the storage class refuses can be taken back.
     validation = Rule::new(
-        "self.spec.storage.volume.size == oldSelf.spec.storage.volume.size || !isQuantity(self.spec.storage.volume.size) || !has(oldSelf.status) || !has(oldSelf.status.volumeSize) || !isQuantity(oldSelf.status.volumeSize) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.status.volumeSize)) >= 0"
+        "!isQuantity(self.spec.storage.volume.size) || !isQuantity(oldSelf.spec.storage.volume.size) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.spec.storage.volume.size)) >= 0 || !has(oldSelf.status) || !has(oldSelf.status.volumeSize) || !isQuantity(oldSelf.status.volumeSize) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.status.volumeSize)) >= 0"
     ).message("size can grow but not shrink: volumes cannot be made smaller, and this one has the size in status.volumeSize").field_path(".spec.storage.volume.size"),
     scale(
         spec_replicas_path = ".spec.replicas",
@@ -72,7 +72,7 @@ pub struct RegistrySpec {
 
     /// CPU and memory of the registry's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Resources>,
 
     /// Labels that a node must have to run the registry's pod.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -98,6 +98,20 @@ fn one() -> i32 {
     1
 }
 
+/// CPU and memory of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the container gets at least, such as `cpu: 500m` and `memory: 128Mi`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub requests: BTreeMap<String, Quantity>,
+    /// What the container gets at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
 /// Where images are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -112,7 +126,6 @@ pub struct Storage {
 #[x_kube(
     validation = Rule::new("isQuantity(self.size) && quantity(self.size).isGreaterThan(quantity('0'))")
         .message("size must be a quantity of bytes greater than zero, such as 20Gi").field_path(".size"),
-
     validation = Rule::new(
         "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
     ).message("storageClassName cannot change once the volume is claimed: create another Registry with the other class and copy the images")
@@ -252,6 +265,7 @@ pub struct RegistryStatus {
 
     /// Size that the volume has now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub volume_size: Option<String>,
 
     /// The volume's fill level.

@@ -15,7 +15,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{metrics::Metrics, names::MANAGER};
+use crate::{
+    metrics::Metrics,
+    names::{self, MANAGER},
+};
 
 mod covers;
 
@@ -63,7 +66,9 @@ pub(crate) enum Error {
     #[error("failed to delete {what}: {source}")]
     Delete { what: String, source: kube::Error },
     /// An object of that name belongs to somebody else.
-    #[error("{what} exists and was not made by Berth: delete it, or give the Registry another name")]
+    #[error(
+        "{what} exists and was not made by Berth: give the Registry another name, or free this one; to hand the object over to Berth, label it app.kubernetes.io/managed-by=berth-operator"
+    )]
     Foreign { what: String },
     /// The object is on its way out and will be made again.
     #[error("{what} is still being deleted")]
@@ -183,10 +188,12 @@ impl Applier {
     }
 }
 
-/// Only the operator applies as [`MANAGER`], so its trace in `managedFields` tells what it made; labels could have
-/// been edited away.
+/// Only the operator applies as [`MANAGER`], so its trace in `managedFields` tells what it made, also where labels were
+/// edited away. Labels alone are enough as well: so a claim that was restored from a backup is taken up.
 fn is_ours<K: Resource>(object: &K) -> bool {
-    object.meta().managed_fields.iter().flatten().any(|entry| entry.manager.as_deref() == Some(MANAGER))
+    let traces = object.meta().managed_fields.iter().flatten();
+    let managed_by = object.labels().get(names::MANAGED_BY).map(String::as_str);
+    traces.into_iter().any(|entry| entry.manager.as_deref() == Some(MANAGER)) || managed_by == Some(MANAGER)
 }
 
 fn digest(desired: &Value) -> String {

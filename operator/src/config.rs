@@ -21,8 +21,8 @@ pub(crate) struct Run {
     /// The operator's own namespace, where its keys and the node access DaemonSet lie.
     #[arg(long, env = "BERTH_NAMESPACE", default_value = "berth-system")]
     pub(crate) namespace: String,
-    /// The operator's own pod, as it shows in the leader's Lease.
-    #[arg(long, env = "BERTH_POD", default_value = "berth-operator")]
+    /// The operator's own pod: its identity in the leader's Lease, which no other operator may share.
+    #[arg(long, env = "BERTH_POD")]
     pub(crate) pod: String,
     /// Image of the registries.
     #[arg(long, env = "BERTH_REGISTRY_IMAGE")]

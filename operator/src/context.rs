@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Context {
     pub(crate) config: Run,
     pub(crate) applier: Applier,
     pub(crate) secrets: Secrets,
-    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) nodes: Nodes,
     pub(crate) events: Recorder,
     pub(crate) failures: Failures,
 }
@@ -51,13 +51,21 @@ impl Context {
     }
 }
 
-/// Counts failures in a row, so that each object backs off by itself.
+/// Counts attempts in a row that did not come to an end, so that each object backs off by itself.
 #[derive(Default)]
 pub(crate) struct Failures(Mutex<HashMap<String, u32>>);
 
 impl Failures {
     const FIRST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(30);
+    const LONGEST: Duration = Duration::from_secs(60);
+    /// So many failures in a row are told to people.
+    const MANY: u32 = 5;
+
+    /// Whether there were so many that people should hear of it.
+    pub(crate) fn are_many(&self, registry: &Registry) -> bool {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&registry.uid().unwrap_or_default()).is_some_and(|count| *count >= Self::MANY)
+    }
 
     /// Another failure of this object: how long to wait.
     pub(crate) fn another(&self, registry: &Registry) -> Duration {

@@ -13,9 +13,10 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         Controller,
-        controller::Config,
+        controller::{Action, Config},
         events::{Recorder, Reporter},
         reflector::ObjectRef,
         watcher,
@@ -32,8 +33,11 @@ use crate::{
     metrics::Metrics,
     names, node_access,
     node_access::Nodes,
-    reconcile::{on_error, reconcile},
+    reconcile,
 };
+
+/// A Registry, or what is wrong with it: one that can't be read (written for a newer operator) holds up no other.
+pub(crate) type Guarded = DeserializeGuard<Registry>;
 
 /// Registries reconciled at once.
 const CONCURRENCY: u16 = 8;
@@ -62,40 +66,47 @@ pub(crate) async fn run(config: Run) -> Result<(), Error> {
     // Ready before it leads: a second operator waits for its turn, and is well.
     readiness.set(true);
 
+    let mut terminated = std::pin::pin!(terminated());
     let mut leadership = tokio::select! {
         leadership = lease::acquire(client.clone(), &config.namespace, names::MANAGER, &config.pod) => leadership?,
-        () = terminated() => return Ok(()),
+        () = &mut terminated => return Ok(()),
     };
-    let context = context(client, config, metrics).await?;
-    tokio::select! {
-        () = reconcile_registries(context) => {}
+    let result = tokio::select! {
+        result = lead(client, config, metrics) => result,
         () = leadership.lost() => return Err(Error::LeaseLost),
-        () = terminated() => {}
-        ended = health => return ended.unwrap_or(Ok(())).map_err(Error::Health),
-    }
+        () = terminated => Ok(()),
+        ended = health => ended.unwrap_or(Ok(())).map_err(Error::Health),
+    };
     leadership.release().await;
-    Ok(())
+    result
 }
 
-async fn context(client: Client, config: Run, metrics: Metrics) -> Result<Arc<Context>, Error> {
+/// Ends with an error only.
+async fn lead(client: Client, config: Run, metrics: Metrics) -> Result<(), Error> {
     let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(config.pod.clone()) };
-    Ok(Arc::new(Context {
+    let (nodes, changes) = Nodes::new();
+    let context = Arc::new(Context {
         secrets: bootstrap::secrets(client.clone(), &config.namespace).await?,
         events: Recorder::new(client.clone(), reporter),
         applier: Applier { client, metrics },
-        nodes: Arc::new(Nodes::default()),
+        nodes,
         failures: Failures::default(),
         config,
-    }))
+    });
+    reconcile_registries(context, changes).await;
+    Ok(())
 }
 
 /// Never ends.
-async fn reconcile_registries(context: Arc<Context>) {
+async fn reconcile_registries(
+    context: Arc<Context>,
+    node_changes: impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static,
+) {
     let client = &context.applier.client;
     let ours = || watcher::Config::default().labels(&names::any_registry());
-    let controller = Controller::new(Api::<Registry>::all(client.clone()), watcher::Config::default());
+    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default());
     let registries = controller.store();
-    let changes = items_of(context.nodes.changes());
+
     let controller = controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(all::<StatefulSet>(client), ours())
@@ -106,8 +117,8 @@ async fn reconcile_registries(context: Arc<Context>) {
         // These have no Registry as owner, but its name as label.
         .watches(all::<Pod>(client), ours(), registry_of)
         .watches(all::<PersistentVolumeClaim>(client), ours(), registry_of)
-        .reconcile_all_on(changes)
-        .run(reconcile, on_error, Arc::clone(&context))
+        .reconcile_on(node_changes)
+        .run(reconcile_guarded, on_error, Arc::clone(&context))
         .for_each(|result| async {
             // Failed reconciliations are logged by `on_error`; what is left is of the controller itself.
             if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = result {
@@ -117,22 +128,36 @@ async fn reconcile_registries(context: Arc<Context>) {
     tokio::join!(controller, node_access::run(Arc::clone(&context), registries));
 }
 
+async fn reconcile_guarded(
+    registry: Arc<Guarded>,
+    context: Arc<Context>,
+) -> Result<Action, reconcile::Error> {
+    match &registry.0 {
+        Ok(registry) => reconcile::reconcile(Arc::new(registry.clone()), context).await,
+        Err(InvalidObject { error, metadata }) => {
+            let (namespace, name) = (&metadata.namespace, &metadata.name);
+            tracing::error!(error, namespace, name, "cannot read this Registry: is it for a newer operator?");
+            Ok(Action::await_change())
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]
+fn on_error(registry: Arc<Guarded>, error: &reconcile::Error, context: Arc<Context>) -> Action {
+    registry
+        .0
+        .as_ref()
+        .map_or_else(|_| Action::await_change(), |registry| reconcile::on_error(registry, error, &context))
+}
+
 fn all<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: &Client) -> Api<K> {
     Api::all(client.clone())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `watches` wants")]
-fn registry_of<K: Resource>(object: K) -> Option<ObjectRef<Registry>> {
+fn registry_of<K: Resource>(object: K) -> Option<ObjectRef<Guarded>> {
     let name = object.labels().get(names::REGISTRY_LABEL)?;
     Some(ObjectRef::new(name).within(&object.namespace()?))
-}
-
-/// Each change as an item.
-fn items_of(changes: tokio::sync::watch::Receiver<()>) -> impl futures::Stream<Item = ()> + Send {
-    futures::stream::unfold(changes, |mut changes| async {
-        changes.changed().await.ok()?;
-        Some(((), changes))
-    })
 }
 
 /// SIGTERM or SIGINT.

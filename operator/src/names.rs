@@ -8,12 +8,14 @@ use kube::{Resource as _, ResourceExt as _};
 
 /// Field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "berth-operator";
+/// The label by which everything that the operator makes is known; its value is [`MANAGER`].
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Carried by everything that belongs to a Registry; its value is the Registry's name.
 pub(crate) const REGISTRY_LABEL: &str = "berth.dev/registry";
 
 /// Selects what belongs to any Registry.
 pub(crate) fn any_registry() -> String {
-    format!("{REGISTRY_LABEL},app.kubernetes.io/managed-by={MANAGER}")
+    format!("{REGISTRY_LABEL},{MANAGED_BY}={MANAGER}")
 }
 
 /// Selects the serving pods of one Registry, and never changes.
@@ -26,7 +28,7 @@ pub(crate) fn pod_selector(registry: &Registry) -> BTreeMap<String, String> {
 /// Labels of everything that belongs to one Registry.
 pub(crate) fn labels(registry: &Registry) -> BTreeMap<String, String> {
     let mut labels = pod_selector(registry);
-    labels.insert("app.kubernetes.io/managed-by".into(), MANAGER.into());
+    labels.insert(MANAGED_BY.into(), MANAGER.into());
     labels.insert(REGISTRY_LABEL.into(), registry.name_any());
     labels
 }

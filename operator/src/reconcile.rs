@@ -38,6 +38,8 @@ const FINALIZER: &str = "berth.dev/registry";
 const CALM: Duration = Duration::from_secs(120);
 /// How soon again while something is on its way that no watch tells of, such as a pod that starts to listen.
 const BUSY: Duration = Duration::from_secs(1);
+/// A reconciliation takes no longer, whatever hangs.
+const LIMIT: Duration = Duration::from_secs(60);
 /// How long a deletion waits for nodes that answer but still have their files.
 const NODES_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
@@ -59,6 +61,9 @@ pub(crate) enum Error {
     /// Nodes still have the deleted Registry's files.
     #[error("waiting for nodes to remove the registry's files")]
     NodesPending,
+    /// Something hangs.
+    #[error("not done after {} s", LIMIT.as_secs())]
+    TimedOut,
     /// The whole namespace is on its way out, and this Registry with it.
     #[error("the namespace is being deleted")]
     NamespaceTerminating,
@@ -76,6 +81,7 @@ impl Error {
             Self::Pods(_) => "pods",
             Self::Status(_) => "status",
             Self::NodesPending => "nodes_pending",
+            Self::TimedOut => "timed_out",
             Self::NamespaceTerminating => "namespace_terminating",
             Self::Finalizer(_) => "finalizer",
         }
@@ -84,32 +90,36 @@ impl Error {
 
 /// Brings one Registry about, or takes it down.
 pub(crate) async fn reconcile(registry: Arc<Registry>, context: Arc<Context>) -> Result<Action, Error> {
+    let limited = tokio::time::timeout(LIMIT, run(registry, &context)).await;
+    let result = limited.unwrap_or(Err(Error::TimedOut));
+    context.applier.metrics.reconciled(result.as_ref().err().map_or("ok", Error::kind));
+    result
+}
+
+async fn run(registry: Arc<Registry>, context: &Context) -> Result<Action, Error> {
     let api = Api::namespaced(context.applier.client.clone(), &names::namespace(&registry));
-    let result = finalizer(&api, FINALIZER, registry, |event| async {
+    finalizer(&api, FINALIZER, registry, |event| async {
         match event {
-            finalizer::Event::Apply(registry) => bring_about(&registry, &context).await,
-            finalizer::Event::Cleanup(registry) => take_down(&registry, &context).await,
+            finalizer::Event::Apply(registry) => bring_about(&registry, context).await,
+            finalizer::Event::Cleanup(registry) => take_down(&registry, context).await,
         }
     })
     .await
     .map_err(|error| match error {
         finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error,
         other => Error::Finalizer(Box::new(other)),
-    });
-    context.applier.metrics.reconciled(result.as_ref().err().map_or("ok", Error::kind));
-    result
+    })
 }
 
 /// What to do after an error: the same again, later and later.
-#[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]
-pub(crate) fn on_error(registry: Arc<Registry>, error: &Error, context: Arc<Context>) -> Action {
+pub(crate) fn on_error(registry: &Registry, error: &Error, context: &Context) -> Action {
     match error {
         Error::NodesPending => return Action::requeue(BUSY),
         Error::NamespaceTerminating => return Action::requeue(CALM),
         _ => {}
     }
-    let wait = context.failures.another(&registry);
-    let (namespace, name) = (names::namespace(&registry), registry.name_any());
+    let wait = context.failures.another(registry);
+    let (namespace, name) = (names::namespace(registry), registry.name_any());
     tracing::warn!(%error, namespace, name, retry_seconds = wait.as_secs(), "failed to reconcile");
     Action::requeue(wait)
 }
@@ -118,31 +128,26 @@ async fn bring_about(registry: &Registry, context: &Context) -> Result<Action, E
     let observed = observe(registry, context).await?;
     let status = status::status(registry, &observed, Timestamp::now());
     let ready = status.conditions.first().is_some_and(|ready| ready.status == "True");
-    tell(registry, context, status).await?;
-    context.nodes.wake();
-    if observed.problem.is_some() {
-        return Ok(Action::requeue(context.failures.another(registry)));
+    let changed = tell(registry, context, status).await?;
+    let settled = observed.problem.is_none() && (ready || registry.spec.replicas == 0);
+    if changed || settled {
+        context.failures.over(registry);
     }
-    context.failures.over(registry);
     // While a pod starts, watches tell of it; that it listens, or that patience with nodes ends, they don't.
-    Ok(Action::requeue(if ready || registry.spec.replicas == 0 { CALM } else { BUSY }))
+    Ok(Action::requeue(if settled { CALM } else { context.failures.another(registry) }))
 }
 
 /// Makes every object what it should be, and looks at what came of it.
 async fn observe(registry: &Registry, context: &Context) -> Result<Observed, Error> {
     let key = context.secrets.keys.of(registry);
     let policy = access::policy(&key);
-    let made = match make::make(registry, context).await {
-        Ok(made) => Ok(made),
-        Err(Error::Apply(error)) if is_namespace_terminating(&error) => {
-            return Err(Error::NamespaceTerminating);
-        }
-        Err(Error::Apply(error)) => Err(problem(&error).ok_or(error)?),
-        Err(error) => return Err(error),
+    let mut made = make::Made::default();
+    let problem = match make::make(registry, context, &mut made).await {
+        Ok(()) => None,
+        Err(error) => Some(problem_or_retry(registry, context, error)?),
     };
-    let endpoint = names::endpoint(registry);
-    let (made, problem) =
-        made.map_or_else(|problem| (make::Made::default(), Some(problem)), |made| (made, None));
+    let granted = &context.config.node_access_namespaces;
+    context.nodes.learn_of(registry, made.cluster_ip.as_deref(), granted);
     Ok(Observed {
         problem,
         cluster_ip: made.cluster_ip,
@@ -151,12 +156,23 @@ async fn observe(registry: &Registry, context: &Context) -> Result<Observed, Err
         storage: made.storage,
         policy_revision: policy.revision(),
         replicas: replicas::sync(context, registry, &policy).await.map_err(Error::Pods)?,
-        nodes_granted: node_access::is_granted(
-            &names::namespace(registry),
-            &context.config.node_access_namespaces,
-        ),
-        nodes: context.nodes.view(&endpoint),
+        nodes_granted: node_access::is_granted(&names::namespace(registry), granted),
+        nodes: context.nodes.view(&names::endpoint(registry)),
     })
+}
+
+/// What people should hear of an error; where it is likely to pass, the error again.
+fn problem_or_retry(registry: &Registry, context: &Context, error: Error) -> Result<Answer, Error> {
+    let problem = match &error {
+        Error::Apply(error) if is_namespace_terminating(error) => return Err(Error::NamespaceTerminating),
+        Error::Apply(error) => problem(error),
+        _ => None,
+    };
+    match problem {
+        None if context.failures.are_many(registry) => Ok(Answer::no("Failing", error.to_string())),
+        None => Err(error),
+        Some(problem) => Ok(problem),
+    }
 }
 
 /// What a person has to mend; none where trying again may help by itself.
@@ -165,7 +181,8 @@ fn problem(error: &apply::Error) -> Option<Answer> {
         apply::Error::Foreign { .. } => Some(Answer::no("NameTaken", error.to_string())),
         apply::Error::Terminating { .. } => Some(Answer::no("Terminating", error.to_string())),
         apply::Error::Apply { what, source: kube::Error::Api(status) }
-            if status.is_invalid() || status.is_forbidden() =>
+        | apply::Error::Read { what, source: kube::Error::Api(status) }
+            if matches!(status.code, 400..=499) && ![404, 409, 429].contains(&status.code) =>
         {
             Some(Answer::no("Refused", format!("the API server refused {what}: {}", status.message)))
         }
@@ -180,11 +197,11 @@ fn is_namespace_terminating(error: &apply::Error) -> bool {
     causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// Writes the status where it differs, with an Event where readiness does.
-async fn tell(registry: &Registry, context: &Context, status: RegistryStatus) -> Result<(), Error> {
+/// Writes the status where it differs, with an Event where readiness does; true where it did.
+async fn tell(registry: &Registry, context: &Context, status: RegistryStatus) -> Result<bool, Error> {
     let former = registry.status.as_ref();
     if former == Some(&status) {
-        return Ok(());
+        return Ok(false);
     }
     let api = Api::<Registry>::namespaced(context.applier.client.clone(), &names::namespace(registry));
     context.applier.metrics.wrote("Registry/status");
@@ -203,12 +220,12 @@ async fn tell(registry: &Registry, context: &Context, status: RegistryStatus) ->
             tracing::warn!(%error, "failed to publish an Event");
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Nodes first, then the volume as the policy says; what has an owner reference, the cluster removes.
 async fn take_down(registry: &Registry, context: &Context) -> Result<Action, Error> {
-    context.nodes.wake();
+    context.nodes.forget(registry);
     let since = registry.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
     if context.nodes.mention(&names::host(registry)) && Timestamp::now() < since + NODES_PATIENCE {
         return Err(Error::NodesPending);

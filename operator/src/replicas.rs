@@ -39,18 +39,23 @@ pub(crate) async fn sync(
         api.list(&ListParams::default().labels(&selector_text(&names::pod_selector(registry)))).await?;
     let client = context.channel().map_err(|error| error.to_string());
     let name = names::channel(registry);
-    let mut replicas = Vec::new();
-    for pod in pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let status = match (&client, address(&pod)) {
+    // Labels can be on any pod; a StatefulSet's pods have these names, so there are no more than replicas.
+    let expected: Vec<_> = (0..registry.spec.replicas)
+        .map(|ordinal| names::with_suffix(registry, &ordinal.to_string()))
+        .collect();
+    let serving = pods.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let serving = serving.filter(|pod| expected.contains(&pod.name_any()));
+    let asked = serving.map(async |pod| {
+        let status = match (&client, address(pod)) {
             (Err(error), _) => Err(error.clone()),
             (Ok(_), None) => Err("it has no address yet".to_owned()),
             (Ok(client), Some(address)) => {
                 bring(client, address, &name, policy).await.map_err(|error| error.to_string())
             }
         };
-        replicas.push(Replica { pod: pod.name_any(), ready: is_ready(&pod), waiting: waiting(&pod), status });
-    }
-    Ok(replicas)
+        Replica { pod: pod.name_any(), ready: is_ready(pod), waiting: waiting(pod), status }
+    });
+    Ok(futures::future::join_all(asked).await)
 }
 
 async fn bring(
@@ -72,7 +77,8 @@ pub(crate) fn address(pod: &Pod) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, CHANNEL_PORT))
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// The kubelet finds the pod ready.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

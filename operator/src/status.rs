@@ -18,6 +18,8 @@ use crate::{
 
 /// Nodes that have not answered by then do not keep a Registry from being Ready for the first time.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(15);
+/// A version is no longer, whatever a peer says.
+const MAX_VERSION: usize = 64;
 /// Fill levels are reported anew once they differ by this part of the volume.
 const FILL_STEPS: i64 = 100;
 
@@ -82,7 +84,10 @@ pub(crate) fn status(registry: &Registry, observed: &Observed, now: Timestamp) -
             .and_then(|status| status.repositories.try_into().ok())
             .or(former.repositories),
         certificate_expires: observed.certificate_expires.clone().or(former.certificate_expires),
-        version: answering().next().map(|status| status.version.clone()).or(former.version),
+        version: answering()
+            .next()
+            .map(|status| status.version.chars().take(MAX_VERSION).collect())
+            .or(former.version),
     }
 }
 

@@ -22,12 +22,14 @@ pub(crate) fn claim(registry: &Registry, observed: Option<&PersistentVolumeClaim
     let wanted = Quantity(volume.size.clone());
     let requested = observed.and_then(requested);
     let has_enough = observed.and_then(capacity).is_some_and(|capacity| bytes(capacity) >= bytes(&wanted));
+    // The class can't change: what the claim has is asked for again, also where the cluster's default chose it.
+    let class = observed.and_then(class).or(volume.storage_class_name.as_ref()).cloned();
     let size = requested.filter(|_| has_enough).cloned().unwrap_or(wanted);
     PersistentVolumeClaim {
         metadata: names::kept(registry, claim_name(registry)),
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".into()]),
-            storage_class_name: volume.storage_class_name.clone(),
+            storage_class_name: class,
             resources: Some(VolumeResourceRequirements {
                 requests: Some([("storage".to_owned(), size)].into()),
                 ..VolumeResourceRequirements::default()
@@ -44,12 +46,22 @@ pub(crate) fn answer(registry: &Registry, claim: &PersistentVolumeClaim) -> Answ
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
     let wanted = &registry.spec.storage.volume.size;
     if phase != "Bound" {
-        let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
-        let class = class.map_or("no storage class".to_owned(), |class| format!("storage class {class}"));
+        let class =
+            class(claim).map_or("no storage class".to_owned(), |class| format!("storage class {class}"));
         return Answer::no(
             "NotBound",
             format!(
                 "claim {name} ({class}) is {phase}: `kubectl describe pvc {name}` tells why, such as a storage class that does not exist"
+            ),
+        );
+    }
+    if let (Some(has), Some(wanted)) = (class(claim), &registry.spec.storage.volume.storage_class_name)
+        && has != wanted
+    {
+        return Answer::no(
+            "ClassDiffers",
+            format!(
+                "claim {name}, kept from before, has storage class {has}, and {wanted} is asked for: its images stay where they are; name {has} in the Registry, or use another name for one with {wanted}"
             ),
         );
     }
@@ -64,6 +76,10 @@ pub(crate) fn answer(registry: &Registry, claim: &PersistentVolumeClaim) -> Answ
 /// Size that the volume has.
 pub(crate) fn capacity(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
     claim.status.as_ref()?.capacity.as_ref()?.get("storage")
+}
+
+fn class(claim: &PersistentVolumeClaim) -> Option<&String> {
+    claim.spec.as_ref()?.storage_class_name.as_ref()
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {

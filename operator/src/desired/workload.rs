@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crds::Registry;
+use crds::{Registry, registry::Resources};
 use k8s_openapi::{
     api::{
         apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
         core::v1::{
             Capabilities, Container, ContainerPort, HTTPGetAction, PersistentVolumeClaimVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource,
-            SecurityContext, ServiceAccount, Volume, VolumeMount,
+            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+            SecretVolumeSource, SecurityContext, ServiceAccount, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -152,7 +152,7 @@ fn container(registry: &Registry, image: &str) -> Container {
             failure_threshold: Some(6),
             ..probe("/healthz")
         }),
-        resources: registry.spec.resources.clone(),
+        resources: registry.spec.resources.clone().map(resources),
         security_context: Some(hardened()),
         volume_mounts: Some(vec![
             mount("data", ROOT, false),
@@ -161,6 +161,11 @@ fn container(registry: &Registry, image: &str) -> Container {
         ]),
         ..Container::default()
     }
+}
+
+fn resources(of: Resources) -> ResourceRequirements {
+    let Resources { requests, limits } = of;
+    ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
 }
 
 fn arguments() -> Vec<String> {

@@ -65,24 +65,20 @@ impl CertsFolder {
 
     /// Removes what a run that was cut short left behind, and nothing that is in use.
     pub(super) fn tidy(&self) -> io::Result<()> {
-        for folder in folders(&self.mount)? {
-            if is_temporary(&folder) {
-                remove(&folder)?;
+        each(folders(&self.mount)?, |folder| {
+            if is_temporary(folder) {
+                remove(folder)
             } else {
-                remove_files(&folder, &our_files(&folder, is_temporary)?)?;
+                remove_files(folder, &our_files(folder, is_temporary)?)
             }
-        }
-        Ok(())
+        })
     }
 
     fn remove_all_but(&self, wanted: &[&str]) -> io::Result<()> {
-        self.tidy()?;
-        for folder in folders(&self.mount)? {
-            if !wanted.iter().any(|name| folder.ends_with(name)) {
-                remove(&folder)?;
-            }
-        }
-        Ok(())
+        let tidied = self.tidy();
+        let mut unwanted = folders(&self.mount)?;
+        unwanted.retain(|folder| !wanted.iter().any(|name| folder.ends_with(name)));
+        each(unwanted, remove).and(tidied)
     }
 
     fn set_up(&self, entry: &Entry) -> Result<(), Trouble> {
@@ -184,10 +180,24 @@ fn remove_files(folder: &Path, names: &[PathBuf]) -> io::Result<()> {
     if names.is_empty() { Ok(()) } else { persist(folder) }
 }
 
+/// Does it for every folder, also after one has failed; the first error is the result.
+fn each(folders: Vec<PathBuf>, mut act: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    folders.iter().map(|folder| act(folder)).fold(Ok(()), io::Result::and)
+}
+
+/// Whether the error says that the thing is somebody else's, or gone: root without capabilities opens only its own.
+fn is_none_of_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound)
+}
+
 /// Names of the files in the folder that are ours and chosen, `hosts.toml` before the CA that it needs.
 fn our_files(folder: &Path, chosen: impl Fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
     let mut ours = Vec::new();
-    for file in fs::read_dir(folder)? {
+    let files = match fs::read_dir(folder) {
+        Err(error) if is_none_of_ours(&error) => return Ok(ours),
+        files => files?,
+    };
+    for file in files {
         let file = file?;
         if chosen(&file.path()) && is_ours(&file.path())? {
             ours.push(PathBuf::from(file.file_name()));
@@ -198,6 +208,13 @@ fn our_files(folder: &Path, chosen: impl Fn(&Path) -> bool) -> io::Result<Vec<Pa
 }
 
 fn is_ours(path: &Path) -> io::Result<bool> {
+    match starts_as_ours(path) {
+        Err(error) if is_none_of_ours(&error) => Ok(false),
+        answer => answer,
+    }
+}
+
+fn starts_as_ours(path: &Path) -> io::Result<bool> {
     if !path.symlink_metadata()?.is_file() {
         return Ok(false);
     }

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use super::hosts_toml::Entry;
 
 /// A registry that takes longer counts as unreachable.
-const TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the registry for the root of its API; an error is a sentence for people.
 pub(super) async fn probe(entry: &Entry) -> Result<(), String> {

@@ -21,7 +21,7 @@ use super::{
 const MAX_REQUEST: usize = 32 << 20;
 /// Probes under way at once. This many registries that do not answer at all take one probe's timeout, and the
 /// operator waits for about three.
-const PROBES: usize = 128;
+const PROBES: usize = 256;
 
 /// One node. Whoever writes holds the lock, also when the request that asked for it is gone.
 #[derive(Debug)]

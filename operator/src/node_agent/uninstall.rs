@@ -9,19 +9,32 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client};
 
 /// The API server has this long to answer: less than a pod is given to stop.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is asked while it says that node access has no rights.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(1);
+const NO_RIGHTS: &str = "the rights of node access are gone";
 
 /// Why this is an uninstallation; none where it is not, or nobody knows.
 pub(super) async fn reason(namespace: &str, daemonset: &str) -> Option<&'static str> {
     let ask = async {
-        let client = Client::try_default().await?;
-        Api::<DaemonSet>::namespaced(client, namespace).get(daemonset).await
+        let mut judged = judge(&get(namespace, daemonset).await);
+        // An API server that has just started may not know our rights yet.
+        for _ in 1..ATTEMPTS {
+            if judged != Some(NO_RIGHTS) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            judged = judge(&get(namespace, daemonset).await);
+        }
+        judged
     };
-    let answer = tokio::time::timeout(TIMEOUT, ask)
-        .await
-        .inspect_err(|_| tracing::warn!("the API server did not answer, the files stay"))
-        .ok()?;
-    judge(&answer)
+    let judged = tokio::time::timeout(TIMEOUT, ask).await;
+    judged.inspect_err(|_| tracing::warn!("the API server did not answer, the files stay")).ok()?
+}
+
+async fn get(namespace: &str, daemonset: &str) -> Result<DaemonSet, kube::Error> {
+    Api::<DaemonSet>::namespaced(Client::try_default().await?, namespace).get(daemonset).await
 }
 
 fn judge(answer: &Result<DaemonSet, kube::Error>) -> Option<&'static str> {
@@ -31,8 +44,9 @@ fn judge(answer: &Result<DaemonSet, kube::Error>) -> Option<&'static str> {
         }
         Err(kube::Error::Api(status)) => match status.code {
             404 => Some("the DaemonSet is gone"),
-            // Its rights go before or after the DaemonSet, in no promised order.
-            401 | 403 => Some("the identity of node access is gone"),
+            // Its rights go before or after the DaemonSet, in no promised order. Its identity (401) also goes with this
+            // very pod, which says nothing.
+            403 => Some(NO_RIGHTS),
             _ => None,
         },
         Err(error) => {
@@ -52,7 +66,7 @@ mod tests {
 
     #[rstest]
     #[case(404, true)]
-    #[case(401, true)]
+    #[case(401, false)]
     #[case(403, true)]
     #[case(500, false)]
     #[case(429, false)]

@@ -28,8 +28,9 @@ pub(super) struct Made {
     pub(super) storage: Option<Answer>,
 }
 
-/// Makes every object; what is wrong with one keeps none of the others back but those that need it.
-pub(super) async fn make(registry: &Registry, context: &Context) -> Result<Made, Error> {
+/// Makes every object, and notes what came of it; what is wrong with one keeps none of the others back but those that
+/// need it.
+pub(super) async fn make(registry: &Registry, context: &Context, made: &mut Made) -> Result<(), Error> {
     let applier = &context.applier;
     let key = context.secrets.keys.of(registry);
     // The Service is first: the certificate names its address.
@@ -37,6 +38,7 @@ pub(super) async fn make(registry: &Registry, context: &Context) -> Result<Made,
     let spec = service.spec.unwrap_or_default();
     let cluster_ips =
         spec.cluster_ips.or_else(|| spec.cluster_ip.clone().map(|ip| vec![ip])).unwrap_or_default();
+    made.cluster_ip = spec.cluster_ip;
     let serving_names = names::serving(registry, &context.config.cluster_domain, &cluster_ips);
     let channel_names = [names::channel(registry)];
     let (tls, channel, claim, admin, reader, ca, account) = tokio::join!(
@@ -48,7 +50,10 @@ pub(super) async fn make(registry: &Registry, context: &Context) -> Result<Made,
         ensure(context, network::ca(registry, context.secrets.serving.cert())),
         ensure(context, workload::service_account(registry)),
     );
-    let (tls, (claim, storage)) = (tls?, claim?);
+    made.certificate_expires = certificate::expires(&tls?);
+    let (claim, storage) = claim?;
+    made.volume_size = storage::capacity(&claim).map(|size| size.0.clone());
+    made.storage = Some(storage);
     channel?;
     admin?;
     reader?;
@@ -56,12 +61,7 @@ pub(super) async fn make(registry: &Registry, context: &Context) -> Result<Made,
     account?;
     // Last: its pod mounts what the others are.
     applier.ensure(workload::stateful_set(registry, &context.config.registry_image)).await?;
-    Ok(Made {
-        cluster_ip: spec.cluster_ip,
-        certificate_expires: certificate::expires(&tls),
-        volume_size: storage::capacity(&claim).map(|size| size.0.clone()),
-        storage: Some(storage),
-    })
+    Ok(())
 }
 
 async fn ensure<K: apply::Object>(context: &Context, desired: K) -> Result<K, Error> {

@@ -27,8 +27,13 @@ impl World {
     fn new() -> Self {
         let api = FakeApi::default();
         api.put(REGISTRY, serde_json::to_value(testing::registry("demo")).unwrap());
-        let arguments =
-            ["berth-operator", "run", "--registry-image=registry:1", "--operator-image=operator:1"];
+        let arguments = [
+            "berth-operator",
+            "run",
+            "--registry-image=registry:1",
+            "--operator-image=operator:1",
+            "--pod=operator-0",
+        ];
         let Ok(Command::Run(config)) = Command::try_parse_from(arguments) else { panic!("bad arguments") };
         let authority = || Authority::load(&Authority::create("test").unwrap()).unwrap();
         let context = Context {
@@ -39,7 +44,7 @@ impl World {
                 channel: authority(),
                 keys: Keys::new(&[7; 32]).unwrap(),
             },
-            nodes: Arc::new(Nodes::default()),
+            nodes: Nodes::new().0,
             events: Recorder::new(api.client(), Reporter { controller: "test".into(), instance: None }),
             failures: Failures::default(),
         };
