@@ -40,8 +40,13 @@ e2e: cluster deploy ## End-to-end tests in the cluster; failures leave their dum
 lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --workspace check; \
-	else echo "cargo-deny is not installed, so licences, advisories and duplicates were not checked: cargo install --locked cargo-deny"; fi
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	  echo "not checked: licences, advisories and duplicates, because cargo-deny is missing (cargo install --locked cargo-deny)"; \
+	else \
+	  $(CARGO) deny --workspace check licenses bans sources; \
+	  if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --workspace check advisories; \
+	  else echo "not checked: advisories, because their database can't be fetched"; fi; \
+	fi
 
 ##@ Build it
 .PHONY: images

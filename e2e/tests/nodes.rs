@@ -7,8 +7,11 @@ use e2e::{
     remote::Remote,
     wait, with_namespace, with_whole_cluster,
 };
-use k8s_openapi::api::apps::v1::DaemonSet;
-use kube::{Api, ResourceExt as _, api::DeleteParams};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
 use serde_json::json;
 
 const DAEMON_SET: &str = "berth-node-access";
@@ -162,29 +165,74 @@ async fn node_access_can_be_turned_off_and_on() {
     .await;
 }
 
+/// As in an upgrade: files stay, so that pulls go on.
 #[tokio::test]
-async fn the_daemon_set_comes_back() {
-    with_whole_cluster("daemon_set", async |space| {
+async fn a_restarted_agent_leaves_files_as_they_are() {
+    with_whole_cluster("agents", async |space| {
         let (registry, _) = registry::running(space, &registry::small("demo")).await?;
         let path = hosts_toml(&registry::endpoint(&registry)?);
         let worker = node::workers(space).await?.remove(0);
         let before = fingerprint(space, &worker, &path).await?;
 
-        let daemon_sets: Api<DaemonSet> = operator::space(space).api();
-        let former = daemon_sets.get(DAEMON_SET).await?;
-        daemon_sets.delete(DAEMON_SET, &DeleteParams::default()).await?;
-        let what = "node access to be back on all nodes";
-        wait::until(&daemon_sets, DAEMON_SET, what, |daemon_set: &DaemonSet| {
-            let status = daemon_set.status.clone().unwrap_or_default();
-            let all = status.desired_number_scheduled;
-            daemon_set.uid() != former.uid() && all > 0 && status.number_ready == all
-        })
-        .await?;
+        let pods: Api<Pod> = operator::space(space).api();
+        let former = agents(space).await?;
+        for pod in &former {
+            pods.delete(&pod.name_any(), &DeleteParams::default()).await?;
+        }
+        for pod in &former {
+            wait::gone(&pods, &pod.name_any()).await?;
+        }
+        all_agents_ready(space, |_| true).await?;
+        // And they work: a further Registry arrives on the nodes.
+        registry::running(space, &registry::small("next")).await?;
         registry::condition(space, "demo", "NodesReady", "True").await?;
         ensure!(fingerprint(space, &worker, &path).await? == before, "files of nodes were written anew");
+        Ok(())
+    })
+    .await;
+}
 
-        // And it works: a further Registry arrives on the nodes.
-        registry::running(space, &registry::small("next")).await.map(drop)
+async fn agents(space: &Space) -> Result<Vec<Pod>> {
+    let pods = operator::space(space).api::<Pod>().list(&ListParams::default()).await?;
+    let belongs = |pod: &Pod| pod.owner_references().iter().any(|owner| owner.name == DAEMON_SET);
+    Ok(pods.items.into_iter().filter(belongs).collect())
+}
+
+async fn all_agents_ready(space: &Space, condition: impl Fn(&DaemonSet) -> bool) -> Result<()> {
+    let daemon_sets: Api<DaemonSet> = operator::space(space).api();
+    wait::until(&daemon_sets, DAEMON_SET, "node access to be back on all nodes", |daemon_set: &DaemonSet| {
+        let status = daemon_set.status.clone().unwrap_or_default();
+        let all = status.desired_number_scheduled;
+        condition(daemon_set) && all > 0 && status.number_ready == all
+    })
+    .await
+    .map(drop)
+}
+
+/// The deletion of the `DaemonSet` means that node access is uninstalled, so files may go; they come back with it.
+#[tokio::test]
+async fn the_daemon_set_comes_back() {
+    with_whole_cluster("daemon_set", async |space| {
+        let (registry, _) = registry::running(space, &registry::small("demo")).await?;
+        let path = hosts_toml(&registry::endpoint(&registry)?);
+        let mut before = Vec::new();
+        for node in node::all(space).await? {
+            before.push((node.clone(), node::read(space, &node, &path).await?));
+        }
+
+        let daemon_sets: Api<DaemonSet> = operator::space(space).api();
+        let former = daemon_sets.get(DAEMON_SET).await?;
+        let agents = agents(space).await?;
+        daemon_sets.delete(DAEMON_SET, &DeleteParams::default()).await?;
+        for agent in agents {
+            wait::gone(&operator::space(space).api::<Pod>(), &agent.name_any()).await?;
+        }
+        all_agents_ready(space, |daemon_set| daemon_set.uid() != former.uid()).await?;
+        for (node, content) in before {
+            assert_eq!(appears(space, &node, &path).await?, content);
+        }
+        registry::running(space, &registry::small("next")).await?;
+        registry::condition(space, "demo", "NodesReady", "True").await.map(drop)
     })
     .await;
 }

@@ -1,6 +1,9 @@
 //! An unchanged world gets no mutating request, not even from an operator that has just started.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crds::Registry;
 use e2e::{
@@ -28,7 +31,13 @@ async fn versions(space: &Space) -> Result<BTreeMap<String, String>> {
         see(owned.kind, object.name_any(), object.resource_version());
     }
     let registry = space.api::<Registry>().get("demo").await?;
-    see("Registry", registry.name_any(), registry.resource_version());
+    // With what is most likely to change, to be seen where it did.
+    let status = serde_json::to_string(&registry.status)?;
+    see(
+        "Registry",
+        registry.name_any(),
+        registry.resource_version().map(|version| format!("{version} {status}")),
+    );
     for pod in space.api::<Pod>().list(&ListParams::default()).await? {
         see("Pod", pod.name_any(), pod.resource_version());
     }
@@ -79,7 +88,8 @@ async fn a_restarted_operator_changes_nothing() {
     .await;
 }
 
-fn changed<'a>(one: &'a BTreeMap<String, String>, two: &'a BTreeMap<String, String>) -> Vec<&'a String> {
-    let keys: std::collections::BTreeSet<&String> = one.keys().chain(two.keys()).collect();
-    keys.into_iter().filter(|key| one.get(*key) != two.get(*key)).collect()
+fn changed(one: &BTreeMap<String, String>, two: &BTreeMap<String, String>) -> Vec<String> {
+    let keys: BTreeSet<&String> = one.keys().chain(two.keys()).collect();
+    let changed = keys.into_iter().filter(|key| one.get(*key) != two.get(*key));
+    changed.map(|key| format!("{key}: {:?} became {:?}", one.get(key), two.get(key))).collect()
 }

@@ -2,29 +2,27 @@
 //! reach, and asked what came of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use channel::{
     client::Client,
-    node_access::{Host, HostReport, HostState, NodeAccess, NodeReport},
+    node_access::{Host, NodeAccess, NodeReport},
 };
 use crds::Registry;
-use futures::{StreamExt as _, channel::mpsc};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, ResourceExt as _,
-    api::ListParams,
-    runtime::reflector::{ObjectRef, Store},
-};
-use tokio::sync::Notify;
+use kube::{Api, ResourceExt as _, api::ListParams, runtime::reflector::Store};
 
 use crate::{context::Context, controller::Guarded, desired::workload::selector_text, names, replicas};
 
 mod daemon_set;
+mod nodes;
+
+pub(crate) use nodes::{Nodes, View};
 
 /// The name that a node's end of the channel proves.
 const CHANNEL_NAME: &str = "node-access.channel.berth";
@@ -36,141 +34,6 @@ const CALM: Duration = Duration::from_secs(20);
 const BUSY: Duration = Duration::from_secs(1);
 /// A round takes no longer, whatever hangs.
 const ROUND: Duration = Duration::from_secs(60);
-
-/// What is known of the nodes.
-#[derive(Debug)]
-pub(crate) struct Nodes {
-    known: Mutex<Known>,
-    wake: Notify,
-    changed: mpsc::UnboundedSender<ObjectRef<Guarded>>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// Addresses of Services as they were seen, by the Registry's UID. What a status says is only its echo.
-    addresses: HashMap<String, String>,
-    /// What nodes were told last, by host.
-    told: BTreeMap<String, Host>,
-    /// Nodes that should have node access.
-    total: i32,
-    /// By node: its last report, or why there is none.
-    reports: BTreeMap<String, Result<NodeReport, String>>,
-}
-
-/// How nodes get along with one Registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct View {
-    pub(crate) ready: i32,
-    pub(crate) total: i32,
-    /// Node and sentence, of nodes that said what is wrong.
-    pub(crate) problems: Vec<(String, String)>,
-    /// Nodes that did not answer, or have not been told yet.
-    pub(crate) away: Vec<String>,
-}
-
-impl Nodes {
-    /// Nothing known yet; the stream names Registries whose view of the nodes has changed.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<ObjectRef<Guarded>>) {
-        let (changed, stream) = mpsc::unbounded();
-        (Self { known: Mutex::default(), wake: Notify::new(), changed }, stream)
-    }
-
-    /// Takes what a reconciliation saw; asks for a round where nodes were told otherwise.
-    pub(crate) fn learn_of(&self, registry: &Registry, cluster_ip: Option<&str>, granted: &[String]) {
-        let mut known = self.known();
-        if let Some(ip) = cluster_ip {
-            known.addresses.insert(registry.uid().unwrap_or_default(), ip.to_owned());
-        }
-        let wanted = host(registry, &known.addresses, granted, "");
-        let told = known.told.get(&names::endpoint(registry));
-        if wanted.map(|host| host.server) != told.map(|host| host.server.clone()) {
-            self.wake.notify_one();
-        }
-    }
-
-    /// The Registry goes: asks for a round where nodes were told of it.
-    pub(crate) fn forget(&self, registry: &Registry) {
-        let mut known = self.known();
-        known.addresses.remove(&registry.uid().unwrap_or_default());
-        if known.told.contains_key(&names::endpoint(registry)) {
-            self.wake.notify_one();
-        }
-    }
-
-    /// How nodes get along with the registry at this endpoint.
-    pub(crate) fn view(&self, endpoint: &str) -> View {
-        let known = self.known();
-        let mut view = View { total: known.total, ..View::default() };
-        for (node, report) in &known.reports {
-            let host = report.as_ref().ok().and_then(|report| find(report, endpoint));
-            match host {
-                Some(host) if host.state == HostState::Ready => view.ready += 1,
-                Some(host) => view.problems.push((node.clone(), host.message.clone().unwrap_or_default())),
-                None => view.away.push(node.clone()),
-            }
-        }
-        view
-    }
-
-    /// Whether a node that answers still has files for this host name (at any port).
-    pub(crate) fn mention(&self, host: &str) -> bool {
-        let known = self.known();
-        let mut hosts = known.reports.values().flatten().flat_map(|report| &report.hosts);
-        hosts.any(|entry| entry.host.rsplit_once(':').is_some_and(|(name, _)| name == host))
-    }
-
-    /// Takes a node's answer; true where it differs from the last.
-    fn learn(&self, node: &str, report: Result<NodeReport, String>) -> bool {
-        let mut known = self.known();
-        let before = known.reports.insert(node.to_owned(), report);
-        let (before, after) = (reported(before.as_ref()), reported(known.reports.get(node)));
-        let hosts: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let differ: Vec<_> = hosts.into_iter().filter(|host| before.get(*host) != after.get(*host)).collect();
-        differ.iter().for_each(|host| self.tell(host));
-        !differ.is_empty()
-    }
-
-    /// Takes how many nodes there are, and which; true where that has changed.
-    fn learn_nodes(&self, total: i32, nodes: &[String]) -> bool {
-        let mut known = self.known();
-        let before = (known.total, known.reports.len());
-        known.total = total;
-        known.reports.retain(|node, _| nodes.contains(node));
-        let changed = before != (known.total, known.reports.len());
-        if changed {
-            known.told.keys().for_each(|host| self.tell(host));
-        }
-        changed
-    }
-
-    fn tell(&self, host: &str) {
-        if let Some(registry) = registry_at(host) {
-            // Nobody listens only when the controller has ended.
-            drop(self.changed.unbounded_send(registry));
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn find<'a>(report: &'a NodeReport, endpoint: &str) -> Option<&'a HostReport> {
-    report.hosts.iter().find(|host| host.host == endpoint)
-}
-
-/// What a node says of each host, in what people would see.
-fn reported(report: Option<&Result<NodeReport, String>>) -> BTreeMap<&str, (HostState, Option<&str>)> {
-    let hosts = report.and_then(|report| report.as_ref().ok()).map(|report| report.hosts.as_slice());
-    let hosts = hosts.unwrap_or_default().iter();
-    hosts.map(|host| (host.host.as_str(), (host.state, host.message.as_deref()))).collect()
-}
-
-/// The Registry that is reached at `demo.apps.svc:5000`.
-fn registry_at(host: &str) -> Option<ObjectRef<Guarded>> {
-    let mut labels = host.split('.');
-    Some(ObjectRef::new(labels.next()?).within(labels.next()?))
-}
 
 /// Tells nodes what they should reach, again and again; never ends.
 pub(crate) async fn run(context: Arc<Context>, registries: Store<Guarded>) {
@@ -290,7 +153,6 @@ fn host(
 
 #[cfg(test)]
 mod tests {
-    use channel::node_access::HostReport;
     use crds::RegistryStatus;
 
     use super::*;
@@ -322,39 +184,5 @@ mod tests {
         let addresses = [("uid-of-a".to_owned(), "10.0.0.9".to_owned())].into();
         let access = desired([with_ip("a", "10.0.0.1")].iter(), &addresses, &["*".into()], "CA");
         assert_eq!(access.hosts[0].server, "https://10.0.0.9:5000");
-    }
-
-    fn report(state: HostState) -> Result<NodeReport, String> {
-        let host = HostReport { host: "a.apps.svc:5000".into(), state, message: Some("why".into()) };
-        Ok(NodeReport { hosts: vec![host], ..NodeReport::default() })
-    }
-
-    #[test]
-    fn nodes_that_do_not_answer_are_away_and_those_that_answer_tell() {
-        let (nodes, _changes) = Nodes::new();
-        nodes.learn_nodes(4, &[]);
-        nodes.learn("n1", report(HostState::Ready));
-        nodes.learn("n2", report(HostState::Conflict));
-        nodes.learn("n3", Err("gone".into()));
-        let view = nodes.view("a.apps.svc:5000");
-        assert_eq!((view.ready, view.total), (1, 4));
-        assert_eq!(view.problems, [("n2".to_owned(), "why".to_owned())]);
-        assert_eq!(view.away, ["n3"]);
-        assert!(nodes.mention("a.apps.svc") && !nodes.mention("b.apps.svc"));
-    }
-
-    #[test]
-    fn only_changes_are_told_and_only_to_whom_they_matter() {
-        let (nodes, mut changes) = Nodes::new();
-        assert!(nodes.learn("n1", report(HostState::Ready)));
-        assert!(!nodes.learn("n1", report(HostState::Ready)));
-        assert!(nodes.learn("n1", report(HostState::Unreachable)));
-        assert!(nodes.learn("n1", Err("gone".into())));
-        assert!(!nodes.learn("n1", Err("still gone".into())));
-        let mut told = Vec::new();
-        while let Ok(registry) = changes.try_recv() {
-            told.push(registry);
-        }
-        assert_eq!(told, vec![ObjectRef::<Guarded>::new("a").within("apps"); 3]);
     }
 }

@@ -19,7 +19,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::body::Body as _;
-use oci::Route;
+use oci::{Route, name::InvalidReference, route::InvalidRoute};
 
 pub(crate) use self::operation::Operation;
 use self::{query::Query, record::Record};
@@ -76,6 +76,16 @@ pub(crate) async fn handle(
     record.follow(response)
 }
 
+/// What can't be a tag can't be there: who only looks is told so.
+fn not_there(method: &Method, error: InvalidRoute) -> Error {
+    match error {
+        InvalidRoute::Reference(InvalidReference::Tag(_)) if method.is_safe() => {
+            Error::ManifestUnknown("of such a name".to_owned())
+        }
+        error => error.into(),
+    }
+}
+
 /// What HEAD gets of an answer made for GET.
 fn without_body(mut response: Response) -> Response {
     if let Some(length) = response.body().size_hint().exact() {
@@ -89,7 +99,7 @@ async fn answer(api: Arc<Api>, request: Request, record: &mut Record) -> Result<
         return Ok(StatusCode::NOT_FOUND.into_response());
     }
     let caller = api.access.authenticate(request.headers()).map_err(|_| Error::Unauthorized)?;
-    let route = Route::parse(request.uri().path())?;
+    let route = Route::parse(request.uri().path()).map_err(|error| not_there(request.method(), error))?;
     record.routed(&route);
     let operation = Operation::of(request.method(), &route)?;
     record.operation(operation);

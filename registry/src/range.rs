@@ -28,6 +28,8 @@ pub(crate) fn select(header: Option<&str>, size: u64) -> Selection {
         },
         (Some(first), None) if last.is_empty() => until(first, size.saturating_sub(1), size),
         (Some(first), Some(last)) if first <= last => until(first, last, size),
+        // RFC 9110, 15.5.17: a range that is invalid may be rejected like one that is not there.
+        (Some(_), Some(_)) => Selection::Unsatisfiable,
         _ => Selection::Whole,
     }
 }
@@ -69,7 +71,7 @@ mod tests {
     #[case("bytes=10-", Selection::Unsatisfiable)]
     #[case("bytes=10-12", Selection::Unsatisfiable)]
     #[case("bytes=-0", Selection::Unsatisfiable)]
-    #[case("bytes=5-2", Selection::Whole)]
+    #[case("bytes=5-2", Selection::Unsatisfiable)]
     #[case("bytes=1-2,4-5", Selection::Whole)]
     #[case("bytes=", Selection::Whole)]
     #[case("bytes=-", Selection::Whole)]

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, serve::ListenerExt as _};
 use channel::tls;
 use tokio::{
     net::TcpListener,
@@ -79,9 +79,13 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         };
         probing.start("health", address, None, health::router(state), &probes).await?;
     }
+    let in_the_clear = tls.is_none();
     if let Some(Channel { listen, tls }) = channel {
         let control = Control::new(access.clone(), storage.clone());
         control.load().map_err(|error| Error::Root(error.to_string()))?;
+        if in_the_clear {
+            tracing::warn!("passwords travel in the clear: give --tls-cert and --tls-key");
+        }
         serving.start("channel", listen, Some(tls), control.router(), &work).await?;
     }
     let api = Arc::new(Api { access, storage: storage.clone(), metrics });
@@ -137,7 +141,13 @@ impl Servers {
         let connections = Connections::new(router, end.clone());
         tracing::info!(listener = what, %address, tls = certificate.is_some(), "listening");
         match certificate {
-            None => self.0.spawn(connections.serve(tcp)),
+            None => {
+                let tcp = tcp.tap_io(|stream| {
+                    // Answers are small and wanted at once; without it they are only later.
+                    let _ = stream.set_nodelay(true);
+                });
+                self.0.spawn(connections.serve(tcp))
+            }
             Some(certificate) => {
                 let following = end.clone().run_until_cancelled_owned(Arc::clone(&certificate).follow());
                 self.0.spawn(async move {

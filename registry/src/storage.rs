@@ -12,25 +12,23 @@
 
 mod blob;
 pub(crate) mod busy;
+mod error;
 mod fs;
+mod model;
 mod receive;
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use oci::{Algorithm, Descriptor, Digest, Manifest, Reference, RepoName, Tag};
-use uuid::Uuid;
+use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
+use self::error::IoContext;
 pub(crate) use self::{
     blob::Blob,
+    error::{Error, OpenError},
     fs::Upload,
-    receive::{Received, receive},
+    model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
+    receive::{Received, discard, receive},
 };
 
 /// A session to which nothing was sent for so long goes away.
@@ -39,140 +37,6 @@ pub(crate) const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// The open storage of one registry. Clones are the same storage.
 #[derive(Clone, Debug)]
 pub(crate) struct Storage(Arc<fs::Store>);
-
-/// Why storage can't do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("the storage is full: failed to {action} {}", path.display())]
-    Full { action: &'static str, path: PathBuf },
-    #[error("failed to {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} is damaged: {what}", path.display())]
-    Damaged { path: PathBuf, what: &'static str },
-    #[error("failed to write JSON: {0}")]
-    Encode(serde_json::Error),
-    #[error("a storage task ended early: {0}")]
-    Task(tokio::task::JoinError),
-}
-
-/// Why a root can't be opened. Each is a sentence for who started the server.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error(transparent)]
-    Storage(#[from] Error),
-    #[error("{} is in use by another berth-registry: a root has one server at a time", root.display())]
-    Locked { root: PathBuf },
-    #[error(
-        "{} has layout version {found}, this berth-registry knows version 1: use a newer one",
-        root.display()
-    )]
-    Version { root: PathBuf, found: u64 },
-    #[error("{} is not empty (it holds `{found}`) and no root of a registry: give an empty folder", root.display())]
-    NotEmpty { root: PathBuf, found: String },
-}
-
-/// Says what was being done to which file when a system call failed.
-trait IoContext<T> {
-    fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, Error>;
-}
-
-impl<T> IoContext<T> for io::Result<T> {
-    fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, Error> {
-        self.map_err(|source| {
-            let path = path.as_ref().to_owned();
-            match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { action, path },
-                _ => Error::Io { action, path, source },
-            }
-        })
-    }
-}
-
-/// The name of an upload session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct UploadId(Uuid);
-
-impl UploadId {
-    pub(crate) fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-}
-
-impl fmt::Display for UploadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for UploadId {
-    type Err = ();
-
-    /// Only as it was given out: a UUID can be written in several ways.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let id = Uuid::try_parse(text).map_err(|_| ())?;
-        if id.to_string() == text { Ok(Self(id)) } else { Err(()) }
-    }
-}
-
-/// A manifest of a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredManifest {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: String,
-    pub(crate) size: u64,
-}
-
-/// What became of a manifest that was pushed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    Stored,
-    /// Not stored: it needs these first.
-    Missing(Vec<Digest>),
-}
-
-/// What became of a delete.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Deleted {
-    Done,
-    /// There was nothing.
-    Unknown,
-    /// Still there: this manifest of the repository needs it.
-    Needed(Digest),
-}
-
-/// What became of an upload that was closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Finished {
-    Stored,
-    /// Not stored: its digest is this one.
-    Mismatch(Digest),
-    /// Cancelled meanwhile.
-    Unknown,
-}
-
-/// Some of the referrers of a manifest.
-#[derive(Debug, Default)]
-pub(crate) struct ReferrersPage {
-    pub(crate) manifests: Vec<Descriptor>,
-    /// There are more, after this one.
-    pub(crate) more_after: Option<Digest>,
-}
-
-/// How full the storage is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Usage {
-    pub(crate) used_bytes: u64,
-    pub(crate) total_bytes: u64,
-}
-
-/// A session that could not be taken up.
-#[derive(Debug)]
-pub(crate) enum NotOpened {
-    Unknown,
-    /// Another request is writing to it.
-    Busy,
-    Storage(Error),
-}
 
 impl Storage {
     /// Opens a root, making it where it is empty.
@@ -210,6 +74,15 @@ impl Storage {
         digest: Digest,
     ) -> Result<bool, Error> {
         self.run(move |store| store.mount_blob(&from, &to, &digest)).await
+    }
+
+    /// A repository that has the blob, among those that `wanted` accepts.
+    pub(crate) async fn find_blob(
+        &self,
+        digest: Digest,
+        wanted: impl Fn(&RepoName) -> bool + Send + 'static,
+    ) -> Result<Option<RepoName>, Error> {
+        self.run(move |store| store.find_blob(&digest, wanted)).await
     }
 
     pub(crate) async fn delete_blob(&self, repository: RepoName, digest: Digest) -> Result<Deleted, Error> {
@@ -250,8 +123,8 @@ impl Storage {
     }
 
     /// Undoes what this request appended.
-    pub(crate) async fn truncate_upload(&self, upload: Upload, length: u64) -> Result<(), Error> {
-        self.run(move |_| upload.truncate(length)).await
+    pub(crate) async fn roll_back_upload(&self, upload: Upload) -> Result<(), Error> {
+        self.run(move |_| upload.roll_back()).await
     }
 
     pub(crate) async fn finish_upload(&self, upload: Upload, digest: Digest) -> Result<Finished, Error> {

@@ -65,7 +65,7 @@ impl CertsFolder {
 
     /// Removes what a run that was cut short left behind, and nothing that is in use.
     pub(super) fn tidy(&self) -> io::Result<()> {
-        each(folders(&self.mount)?, |folder| {
+        each(&folders(&self.mount)?, |folder| {
             if is_temporary(folder) {
                 remove(folder)
             } else {
@@ -78,7 +78,7 @@ impl CertsFolder {
         let tidied = self.tidy();
         let mut unwanted = folders(&self.mount)?;
         unwanted.retain(|folder| !wanted.iter().any(|name| folder.ends_with(name)));
-        each(unwanted, remove).and(tidied)
+        each(&unwanted, remove).and(tidied)
     }
 
     fn set_up(&self, entry: &Entry) -> Result<(), Trouble> {
@@ -181,7 +181,7 @@ fn remove_files(folder: &Path, names: &[PathBuf]) -> io::Result<()> {
 }
 
 /// Does it for every folder, also after one has failed; the first error is the result.
-fn each(folders: Vec<PathBuf>, mut act: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+fn each(folders: &[PathBuf], mut act: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     folders.iter().map(|folder| act(folder)).fold(Ok(()), io::Result::and)
 }
 

@@ -1,7 +1,7 @@
 //! Pushing blobs: in one request, in a session of several, or by mounting what is there.
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, header};
@@ -38,8 +38,8 @@ pub(super) async fn start(
     Ok(session(StatusCode::ACCEPTED, &name, id, 0))
 }
 
-/// Whether the repository has the blob now, from another one that the caller may read. That there is no such blob and
-/// that the caller may not read it look the same.
+/// Whether the repository has the blob now, from another one that the caller may read: the one named, or any. That
+/// there is no such blob and that the caller may not read it look the same.
 async fn mount(
     storage: &Storage,
     caller: Caller,
@@ -47,11 +47,14 @@ async fn mount(
     from: Option<&str>,
     digest: &Digest,
 ) -> Result<bool, Error> {
-    match from.and_then(|from| from.parse().ok()) {
-        Some(from) if caller.may(Action::ContentRead, &from) => {
-            Ok(storage.mount_blob(from, name.clone(), digest.clone()).await?)
-        }
-        _ => Ok(false),
+    let readable = move |from: &RepoName| caller.may(Action::ContentRead, from);
+    let from = match from {
+        Some(from) => from.parse().ok().filter(readable),
+        None => storage.find_blob(digest.clone(), readable).await?,
+    };
+    match from {
+        Some(from) => Ok(storage.mount_blob(from, name.clone(), digest.clone()).await?),
+        None => Ok(false),
     }
 }
 
@@ -150,13 +153,26 @@ async fn receive(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Upload, Error> {
-    let before = upload.received();
-    let announced = announced_length(headers, before)?;
-    let (upload, end) = storage::receive(upload, body.into_data_stream()).await?;
-    let appended = upload.received() - before;
+    let mut body = body.into_data_stream();
+    let received = take_in(storage, upload, headers, &mut body).await;
+    if received.is_err() {
+        storage::discard(&mut body).await;
+    }
+    received
+}
+
+async fn take_in(
+    storage: &Storage,
+    upload: Upload,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+) -> Result<Upload, Error> {
+    let announced = announced_length(headers, upload.received())?;
+    let (upload, end) = storage::receive(upload, body).await?;
+    let appended = upload.appended();
     let error = match (end, announced) {
         (Received::Whole, Some(said)) if said != appended => {
-            storage.truncate_upload(upload, before).await?;
+            storage.roll_back_upload(upload).await?;
             return Err(Error::Length { said, actual: appended });
         }
         (Received::Whole, _) => return Ok(upload),

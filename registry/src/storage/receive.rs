@@ -13,6 +13,9 @@ use super::{Error, Upload};
 const BUFFER: usize = 256 << 10;
 /// A client that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(60);
+/// How much more is read of a body that can't be kept, and for how long.
+const DISCARD: usize = 256 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(10);
 
 /// How a body ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,12 +28,12 @@ pub(crate) enum Received {
     Idle,
 }
 
-/// Appends a body to an upload. Everything that arrived is in, whichever way the body ends.
+/// Appends a body to an upload. Everything that arrived is in, whichever way the body ends; nothing of it is where
+/// storage fails.
 pub(crate) async fn receive<E>(
     upload: Upload,
-    body: impl Stream<Item = Result<Bytes, E>> + Send,
+    body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
 ) -> Result<(Upload, Received), Error> {
-    tokio::pin!(body);
     let mut writer = Writer::Idle(Box::new(upload));
     let mut gathered = Vec::new();
     let mut size = 0;
@@ -51,6 +54,21 @@ pub(crate) async fn receive<E>(
     };
     let upload = writer.append(gathered).await?.wait().await?;
     Ok((upload, end))
+}
+
+/// Reads on for a while without keeping anything. A client that is still sending does not see an answer that comes
+/// before it has finished, but only a connection that breaks.
+pub(crate) async fn discard<E>(body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin)) {
+    let mut left = DISCARD;
+    let read = async {
+        while let Some(Ok(piece)) = body.next().await
+            && left > piece.len()
+        {
+            left -= piece.len();
+        }
+    };
+    // Whether it comes to an end or not, the answer is sent.
+    let _ = tokio::time::timeout(DISCARD_TIME, read).await;
 }
 
 /// The upload is either here or with the task that writes.

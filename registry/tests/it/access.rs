@@ -1,97 +1,17 @@
 //! Access under a policy that comes through the channel, over TLS: points 14, 31 and 32.
 
-use std::{net::SocketAddr, path::Path};
+use std::path::Path;
 
-use channel::policy::{Login, Policy, ReplicaStatus, Role, SecretHash};
+use channel::policy::ReplicaStatus;
 use http::{Method, StatusCode};
 use oci::ErrorCode;
-use tempfile::TempDir;
 
 use crate::{
     client::Client,
     image::image,
-    pki::{Authority, Signed},
-    server::Server,
+    managed::{Managed, NAME, Operator, policy},
+    pki::Authority,
 };
-
-/// The name that the replica proves on the channel.
-const NAME: &str = "demo.apps.channel.berth";
-
-/// A registry as the operator sets it up.
-struct Managed {
-    folder: TempDir,
-    serving: Authority,
-    channel: Authority,
-}
-
-impl Managed {
-    fn new() -> Self {
-        let (serving, channel) = (Authority::new(), Authority::new());
-        let folder = tempfile::tempdir().unwrap();
-        serving.sign(&["localhost", "127.0.0.1"]).write(folder.path(), "tls");
-        channel.sign(&[NAME]).write(folder.path(), "channel");
-        std::fs::write(folder.path().join("channel-ca.crt"), &channel.pem).unwrap();
-        Self { folder, serving, channel }
-    }
-
-    fn start(&self) -> Server {
-        let file = |name: &str| self.folder.path().join(name);
-        Server::with(&self.root(), |command| {
-            command
-                .args(["--health-listen", "127.0.0.1:0", "--channel-listen", "127.0.0.1:0"])
-                .arg("--tls-cert")
-                .arg(file("tls.crt"))
-                .arg("--tls-key")
-                .arg(file("tls.key"))
-                .arg("--channel-cert")
-                .arg(file("channel.crt"))
-                .arg("--channel-key")
-                .arg(file("channel.key"))
-                .arg("--channel-ca")
-                .arg(file("channel-ca.crt"));
-        })
-    }
-
-    fn root(&self) -> std::path::PathBuf {
-        self.folder.path().join("root")
-    }
-
-    fn client(&self, server: &Server) -> Client {
-        server.client().over_tls(self.serving.trusted())
-    }
-
-    fn operator(&self, server: &Server) -> Operator {
-        Operator::new(&self.channel.sign(&["operator"]), &self.channel.pem, server.address("channel"))
-    }
-}
-
-struct Operator {
-    client: channel::client::Client,
-    address: SocketAddr,
-}
-
-impl Operator {
-    fn new(identity: &Signed, ca: &str, address: SocketAddr) -> Self {
-        let client = channel::client::Client::new(&identity.cert, &identity.key, ca).unwrap();
-        Self { client, address }
-    }
-
-    async fn put(&self, policy: &Policy) -> Result<ReplicaStatus, channel::client::Error> {
-        self.client.put(self.address, NAME, "/v1/policy", policy).await
-    }
-
-    async fn status(&self) -> ReplicaStatus {
-        self.client.get(self.address, NAME, "/v1/status").await.unwrap()
-    }
-}
-
-fn login(username: &str, secret: &str, role: Role) -> Login {
-    Login { username: username.into(), secrets: vec![SecretHash::of(secret.as_bytes())], role }
-}
-
-fn policy() -> Policy {
-    Policy { logins: vec![login("admin", "all", Role::Admin), login("reader", "some", Role::Reader)] }
-}
 
 fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()

@@ -37,8 +37,13 @@ impl Server {
     /// With more arguments.
     pub(crate) fn with(root: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
         let mut command = berth_registry();
-        command.arg("--root").arg(root).args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         arguments(&mut command);
+        Self::launch(command, root)
+    }
+
+    /// By a command that lacks only the common arguments.
+    pub(crate) fn launch(mut command: Command, root: &Path) -> Self {
+        command.arg("--root").arg(root).args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log: Arc<Mutex<Vec<String>>> = Arc::default();
         let (sender, listening) = mpsc::channel();

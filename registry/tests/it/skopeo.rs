@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::{
     image::{descriptor, image, noise, sha256},
+    managed::{Managed, policy},
     server::Server,
 };
 
@@ -51,7 +52,7 @@ async fn skopeo_pushes_and_pulls() {
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &remote]).stdout;
     assert_eq!(raw, manifest);
     let back = format!("oci:{}:v1", folder.path().join("back").display());
-    skopeo(&["copy", "--src-tls-verify=false", &remote, &back]);
+    skopeo(&["copy", "--preserve-digests", "--src-tls-verify=false", &remote, &back]);
     let digest = sha256(&manifest);
     let pulled = std::fs::read(folder.path().join("back/blobs/sha256").join(digest.hex())).unwrap();
     assert_eq!(pulled, manifest);
@@ -59,4 +60,30 @@ async fn skopeo_pushes_and_pulls() {
     let other = format!("docker://{}/other/app:v1", server.address("registry"));
     skopeo(&["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &remote, &other]);
     skopeo(&["delete", "--tls-verify=false", &other]);
+}
+
+#[tokio::test]
+async fn skopeo_pushes_as_admin_and_pulls_as_reader_over_tls() {
+    let managed = Managed::new();
+    let server = managed.start();
+    managed.operator(&server).put(&policy()).await.unwrap();
+    let folder = managed.folder.path();
+    let manifest = write_layout(&folder.join("image"));
+    let trusted = folder.join("trusted");
+    std::fs::create_dir(&trusted).unwrap();
+    std::fs::write(trusted.join("ca.crt"), &managed.serving.pem).unwrap();
+    let trusted = trusted.to_str().unwrap();
+    let local = format!("oci:{}:v1", folder.join("image").display());
+    let remote = format!("docker://localhost:{}/team/app:v1", server.address("registry").port());
+
+    let push = ["copy", "--preserve-digests", "--dest-cert-dir", trusted, "--dest-creds"];
+    skopeo(&[&push[..], &["admin:all", &local, &remote]].concat());
+    let raw = skopeo(&["inspect", "--raw", "--cert-dir", trusted, "--creds", "reader:some", &remote]);
+    assert_eq!(raw.stdout, manifest);
+    let other = format!("{remote}-new");
+    for refused in ["reader:some", "admin:wrong"] {
+        let arguments = [&push[..], &[refused, &local, &other]].concat();
+        let output = Command::new("skopeo").args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{refused} could push");
+    }
 }

@@ -257,12 +257,14 @@ async fn p14_a_mount_needs_no_bytes_and_a_missing_source_starts_a_session() {
     let mounted = client.post(&format!("/v2/to/blobs/uploads/?mount={digest}&from=from"), "").await;
     let mounted = mounted.expect(StatusCode::CREATED);
     assert_eq!(client.get(mounted.header("location")).await.body, "shared");
+    let found = client.post(&format!("/v2/without/from/blobs/uploads/?mount={digest}"), "").await;
+    assert_eq!(client.get(found.expect(StatusCode::CREATED).header("location")).await.body, "shared");
     let missing = sha256(b"missing");
     for query in [
         format!("mount={missing}&from=from"),
         format!("mount={digest}&from=nowhere"),
         format!("mount={digest}&from=../etc"),
-        format!("mount={digest}"),
+        format!("mount={missing}"),
     ] {
         let answer = client.post(&format!("/v2/other/blobs/uploads/?{query}"), "").await;
         let session = answer.expect(StatusCode::ACCEPTED).header("location").to_owned();

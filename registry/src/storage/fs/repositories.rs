@@ -1,12 +1,12 @@
 //! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the folders
 //! on the way to it.
 
-use std::sync::atomic::Ordering;
+use std::{fs, sync::atomic::Ordering};
 
-use oci::{RepoName, digest::ALGORITHMS};
+use oci::{Digest, RepoName, digest::ALGORITHMS};
 
 use super::{Store, folder, layout::Repository};
-use crate::storage::Error;
+use crate::storage::{Error, IoContext as _};
 
 impl Store {
     /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
@@ -18,10 +18,10 @@ impl Store {
     ) -> Result<(Vec<RepoName>, bool), Error> {
         let mut found = Vec::new();
         self.walk("", last, &mut |repository| {
-            if wanted(&repository) {
+            if has_manifests(&self.layout.repository(&repository))? && wanted(&repository) {
                 found.push(repository);
             }
-            found.len() <= n
+            Ok(found.len() <= n)
         })?;
         let more = found.len() > n;
         found.truncate(n);
@@ -36,9 +36,9 @@ impl Store {
             Some((when, count)) if when == changes => Ok(count),
             _ => {
                 let mut count = 0;
-                self.walk("", None, &mut |_| {
-                    count += 1;
-                    true
+                self.walk("", None, &mut |repository| {
+                    count += u64::from(has_manifests(&self.layout.repository(&repository))?);
+                    Ok(true)
                 })?;
                 *counted = Some((changes, count));
                 Ok(count)
@@ -46,18 +46,38 @@ impl Store {
         }
     }
 
+    /// A repository, among those that `wanted` accepts, that has this blob.
+    pub(crate) fn find_blob(
+        &self,
+        digest: &Digest,
+        wanted: impl Fn(&RepoName) -> bool,
+    ) -> Result<Option<RepoName>, Error> {
+        let content = self.layout.content(digest);
+        if !fs::exists(&content).at("look at", content)? {
+            return Ok(None);
+        }
+        let mut found = None;
+        self.walk("", None, &mut |repository| {
+            if wanted(&repository) && self.blob_size(&repository, digest)?.is_some() {
+                found = Some(repository);
+            }
+            Ok(found.is_none())
+        })?;
+        Ok(found)
+    }
+
     /// A manifest came or went.
     pub(super) fn repositories_changed(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Calls `each` with every repository below `prefix` (empty, or ending in `/`) after `last`, sorted, until it
-    /// says no. False where it did.
+    /// Calls `each` with every name below `prefix` (empty, or ending in `/`) after `last`, sorted, whether there is
+    /// anything under just that name or not, until it says no. False where it did.
     fn walk(
         &self,
         prefix: &str,
         last: Option<&str>,
-        each: &mut dyn FnMut(RepoName) -> bool,
+        each: &mut dyn FnMut(RepoName) -> Result<bool, Error>,
     ) -> Result<bool, Error> {
         let children = folder::names(&self.layout.repositories().join(prefix))?;
         let children = children.into_iter().filter(|name| !name.starts_with('_'));
@@ -70,21 +90,16 @@ impl Store {
                 let is_past = last.is_some_and(|last| last > step.as_str() && !last.starts_with(&step));
                 is_past || self.walk(&step, last, each)?
             } else {
-                last.is_some_and(|last| step.as_str() <= last) || self.offer(&step, each)?
+                match step.parse() {
+                    Ok(name) if last.is_none_or(|last| step.as_str() > last) => each(name)?,
+                    _ => true,
+                }
             };
             if !go_on {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    fn offer(&self, name: &str, each: &mut dyn FnMut(RepoName) -> bool) -> Result<bool, Error> {
-        let Ok(name) = name.parse::<RepoName>() else {
-            return Ok(true);
-        };
-        let holds = has_manifests(&self.layout.repository(&name))?;
-        Ok(!holds || each(name))
     }
 }
 

@@ -1,1 +1,193 @@
+//! What the network does not show: what is on the disk, what a crash leaves, what races do.
 
+use std::{
+    fs::File,
+    io::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use oci::{Algorithm, Digest, Manifest, Reference, manifest};
+use tempfile::TempDir;
+
+use super::*;
+use crate::storage::{Deleted, Finished, OpenError, Put, UploadId};
+
+fn store() -> (TempDir, Store) {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    (root, store)
+}
+
+fn repository() -> RepoName {
+    "team/app".parse().unwrap()
+}
+
+fn digest(content: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, content.as_bytes())
+}
+
+fn open(store: &Store, id: UploadId) -> Option<Upload> {
+    let busy = store.busy.try_take(id).unwrap();
+    store.open_upload(&repository(), id, busy).unwrap()
+}
+
+fn push(store: &Store, content: &str) -> Digest {
+    let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    let mut upload = open(store, id).unwrap();
+    upload.append(&[Bytes::copy_from_slice(content.as_bytes())]).unwrap();
+    assert_eq!(store.finish_upload(upload, &digest(content)).unwrap(), Finished::Stored);
+    digest(content)
+}
+
+fn image(layer: &str) -> (Manifest, Vec<u8>) {
+    let config = digest("{}");
+    let layer = digest(layer);
+    let json = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"a/b","digest":"{config}","size":2}},
+            "layers":[{{"mediaType":"a/b","digest":"{layer}","size":1}}]}}"#
+    );
+    (Manifest::parse(Some(manifest::IMAGE), json.as_bytes()).unwrap(), json.into_bytes())
+}
+
+#[test]
+fn the_layout_reads_as_documented() {
+    let (root, store) = store();
+    push(&store, "{}");
+    let layer = push(&store, "layer");
+    let (manifest, bytes) = image("layer");
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let tag = "v1".parse().unwrap();
+    assert_eq!(store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag]).unwrap(), Put::Stored);
+    let read = |path: String| fs::read_to_string(root.path().join(path)).unwrap();
+    let hex = layer.hex();
+    assert_eq!(read(format!("blobs/sha256/{}/{hex}", &hex[..2])), "layer");
+    assert_eq!(read(format!("repositories/team/app/_blobs/sha256/{hex}")), "5\n");
+    assert_eq!(read("repositories/team/app/_tags/v1".to_owned()), format!("{digest}\n"));
+    assert!(read(format!("repositories/team/app/_manifests/sha256/{}", digest.hex())).contains("mediaType"));
+    assert_eq!(read("berth.json".to_owned()), r#"{"layout":1}"#);
+    assert!(folder::names(&store.layout.uploads()).unwrap().is_empty());
+    assert!(folder::names(&store.layout.tmp()).unwrap().is_empty());
+}
+
+#[test]
+fn a_root_is_open_once() {
+    let (root, store) = store();
+    assert!(matches!(Store::open(root.path()), Err(OpenError::Locked { .. })));
+    drop(store);
+    assert!(Store::open(root.path()).is_ok());
+}
+
+#[test]
+fn a_hash_that_was_not_put_down_is_caught_up() {
+    let (root, store) = store();
+    let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    let mut upload = open(&store, id).unwrap();
+    upload.append(&[Bytes::from_static(b"one ")]).unwrap();
+    upload.suspend();
+    // A crash: bytes were written, and the process was gone.
+    let mut upload = open(&store, id).unwrap();
+    upload.append(&[Bytes::from_static(b"two ")]).unwrap();
+    drop(upload);
+    drop(store);
+    fs::write(root.path().join("tmp/leftover"), "").unwrap();
+
+    let store = Store::open(root.path()).unwrap();
+    assert_eq!(store.upload_received(&repository(), id).unwrap(), Some(8));
+    let mut upload = open(&store, id).unwrap();
+    upload.append(&[Bytes::from_static(b"three")]).unwrap();
+    assert_eq!(store.finish_upload(upload, &digest("one two three")).unwrap(), Finished::Stored);
+    assert!(folder::names(&store.layout.tmp()).unwrap().is_empty());
+}
+
+#[test]
+fn data_that_a_power_failure_cut_short_is_hashed_again() {
+    let (_root, store) = store();
+    let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    let mut upload = open(&store, id).unwrap();
+    upload.append(&[Bytes::from_static(b"one two")]).unwrap();
+    upload.suspend();
+    let data = store.layout.upload(id).join("data");
+    File::options().write(true).open(data).unwrap().set_len(3).unwrap();
+    let upload = open(&store, id).unwrap();
+    assert_eq!(upload.received(), 3);
+    assert_eq!(store.finish_upload(upload, &digest("one")).unwrap(), Finished::Stored);
+}
+
+#[test]
+fn a_torn_session_never_was() {
+    let (_root, store) = store();
+    let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    fs::write(store.layout.upload(id).join("session.json"), "{\"repos").unwrap();
+    assert!(open(&store, id).is_none());
+}
+
+#[test]
+fn a_session_cancelled_under_a_request_stores_nothing() {
+    let (_root, store) = store();
+    let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    let mut upload = open(&store, id).unwrap();
+    upload.append(&[Bytes::from_static(b"content")]).unwrap();
+    assert!(store.cancel_upload(&repository(), id).unwrap());
+    assert_eq!(store.finish_upload(upload, &digest("content")).unwrap(), Finished::Unknown);
+    assert_eq!(store.blob_size(&repository(), &digest("content")).unwrap(), None);
+}
+
+#[test]
+fn abandoned_sessions_go_and_others_stay() {
+    let (_root, store) = store();
+    let day = Duration::from_secs(24 * 3600);
+    let [abandoned, running, fresh] =
+        std::array::from_fn(|_| store.create_upload(repository(), Algorithm::Sha256).unwrap());
+    let upload = open(&store, running).unwrap();
+    for id in [abandoned, running] {
+        let mut data = File::options().append(true).open(store.layout.upload(id).join("data")).unwrap();
+        data.write_all(b"content").unwrap();
+        data.set_modified(SystemTime::now() - day - Duration::from_secs(60)).unwrap();
+    }
+    assert_eq!(store.expire_uploads(day).unwrap(), 1);
+    assert_eq!(store.upload_received(&repository(), abandoned).unwrap(), None);
+    assert_eq!(store.upload_received(&repository(), running).unwrap(), Some(7));
+    assert_eq!(store.upload_received(&repository(), fresh).unwrap(), Some(0));
+    drop(upload);
+}
+
+/// Whoever wins, an accepted manifest has all that it needs.
+#[test]
+fn a_delete_and_a_push_that_race_leave_nothing_torn() {
+    let (_root, store) = store();
+    push(&store, "{}");
+    for round in 0..100 {
+        let content = format!("layer {round}");
+        let layer = push(&store, &content);
+        let (manifest, bytes) = image(&content);
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        let (put, deleted) = std::thread::scope(|scope| {
+            let put =
+                scope.spawn(|| store.put_manifest(&repository(), manifest, &digest, &bytes, &[]).unwrap());
+            let deleted = scope.spawn(|| store.delete_blob(&repository(), &layer).unwrap());
+            (put.join().unwrap(), deleted.join().unwrap())
+        });
+        match (put, deleted) {
+            (Put::Stored, Deleted::Needed(by)) => assert_eq!(by, digest),
+            (Put::Missing(missing), Deleted::Done) => assert_eq!(missing, [layer]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn repositories_are_counted_when_something_changes() {
+    let (_root, store) = store();
+    assert_eq!(store.count_repositories().unwrap(), 0);
+    push(&store, "{}");
+    push(&store, "layer");
+    assert_eq!(store.count_repositories().unwrap(), 0);
+    let (manifest, bytes) = image("layer");
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    store.put_manifest(&repository(), manifest, &digest, &bytes, &[]).unwrap();
+    assert_eq!(store.count_repositories().unwrap(), 1);
+    assert!(store.find_manifest(&repository(), &Reference::Digest(digest.clone())).unwrap().is_some());
+    store.delete_manifest(&repository(), &digest).unwrap();
+    assert_eq!(store.count_repositories().unwrap(), 0);
+}

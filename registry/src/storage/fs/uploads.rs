@@ -39,6 +39,8 @@ pub(crate) struct Upload {
     data: File,
     hasher: Hasher,
     received: u64,
+    /// What it had received before this request.
+    began: u64,
     _busy: Guard,
 }
 
@@ -52,12 +54,12 @@ impl Upload {
         self.received
     }
 
-    /// Takes in the next bytes. After an error the session stands where the last whole piece ended.
+    /// Takes in the next bytes. After an error it is as if this request had never been.
     pub(crate) fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         for piece in pieces {
             if let Err(error) = self.data.write_all(piece) {
-                // The next request would see the same length; a failure here leaves bytes that it catches up with.
-                let _ = self.data.set_len(self.received);
+                // Where this fails too, the bytes that are left count as received: they are what the client sent.
+                let _ = self.data.set_len(self.began);
                 return Err(error).at("write", data(&self.folder));
             }
             self.hasher.update(piece);
@@ -66,9 +68,14 @@ impl Upload {
         Ok(())
     }
 
-    /// Forgets everything after `length`, as if this request had never been.
-    pub(crate) fn truncate(self, length: u64) -> Result<(), Error> {
-        self.data.set_len(length).at("truncate", data(&self.folder))
+    /// Bytes received in this request.
+    pub(crate) fn appended(&self) -> u64 {
+        self.received - self.began
+    }
+
+    /// Forgets this request.
+    pub(crate) fn roll_back(self) -> Result<(), Error> {
+        self.data.set_len(self.began).at("truncate", data(&self.folder))
     }
 
     /// Puts the hash down until the next request. Nothing is lost where that fails, it is only caught up later.
@@ -132,12 +139,21 @@ impl Store {
             Err(error) => return Err(error).at("open", path),
         };
         let (hasher, received) = catch_up(&session, &mut data).at("read", path)?;
-        Ok(Some(Upload { id, repository: session.repository, folder, data, hasher, received, _busy: busy }))
+        Ok(Some(Upload {
+            id,
+            repository: session.repository,
+            folder,
+            data,
+            hasher,
+            received,
+            began: received,
+            _busy: busy,
+        }))
     }
 
     /// Ends a session: its data becomes a blob of the repository if it has this digest, and goes away if not.
     pub(crate) fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<Finished, Error> {
-        let Upload { id, repository, folder, mut data, hasher, received, _busy } = upload;
+        let Upload { id, repository, folder, mut data, hasher, received, began: _, _busy } = upload;
         let path = self::data(&folder);
         let actual = if digest.algorithm() == hasher.algorithm() {
             hasher.finish()

@@ -1,0 +1,54 @@
+//! What goes wrong with storage, each with what was being done to which file.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why storage can't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the storage is full: failed to {action} {}", path.display())]
+    Full { action: &'static str, path: PathBuf },
+    #[error("failed to {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged { path: PathBuf, what: &'static str },
+    #[error("failed to write JSON: {0}")]
+    Encode(serde_json::Error),
+    #[error("a storage task ended early: {0}")]
+    Task(tokio::task::JoinError),
+}
+
+/// Why a root can't be opened. Each is a sentence for who started the server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Storage(#[from] Error),
+    #[error("{} is in use by another berth-registry: a root has one server at a time", root.display())]
+    Locked { root: PathBuf },
+    #[error(
+        "{} has layout version {found}, this berth-registry knows version 1: use a newer one",
+        root.display()
+    )]
+    Version { root: PathBuf, found: u64 },
+    #[error("{} is not empty (it holds `{found}`) and no root of a registry: give an empty folder", root.display())]
+    NotEmpty { root: PathBuf, found: String },
+}
+
+/// Says what was being done to which file when a system call failed.
+pub(super) trait IoContext<T> {
+    fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, Error>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, Error> {
+        self.map_err(|source| {
+            let path = path.as_ref().to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { action, path },
+                _ => Error::Io { action, path, source },
+            }
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! What storage is asked about and what it answers.
+
+use std::{fmt, str::FromStr};
+
+use oci::{Descriptor, Digest};
+use uuid::Uuid;
+
+use super::Error;
+
+/// The name of an upload session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UploadId(Uuid);
+
+impl UploadId {
+    pub(crate) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = ();
+
+    /// Only as it was given out: a UUID can be written in several ways.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let id = Uuid::try_parse(text).map_err(|_| ())?;
+        if id.to_string() == text { Ok(Self(id)) } else { Err(()) }
+    }
+}
+
+/// A manifest of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredManifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) size: u64,
+}
+
+/// What became of a manifest that was pushed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    Stored,
+    /// Not stored: it needs these first.
+    Missing(Vec<Digest>),
+}
+
+/// What became of a delete.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Deleted {
+    Done,
+    /// There was nothing.
+    Unknown,
+    /// Still there: this manifest of the repository needs it.
+    Needed(Digest),
+}
+
+/// What became of an upload that was closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Finished {
+    Stored,
+    /// Not stored: its digest is this one.
+    Mismatch(Digest),
+    /// Cancelled meanwhile.
+    Unknown,
+}
+
+/// Some of the referrers of a manifest.
+#[derive(Debug, Default)]
+pub(crate) struct ReferrersPage {
+    pub(crate) manifests: Vec<Descriptor>,
+    /// There are more, after this one.
+    pub(crate) more_after: Option<Digest>,
+}
+
+/// How full the storage is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    pub(crate) used_bytes: u64,
+    pub(crate) total_bytes: u64,
+}
+
+/// A session that could not be taken up.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
+    Unknown,
+    /// Another request is writing to it.
+    Busy,
+    Storage(Error),
+}

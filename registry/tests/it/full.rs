@@ -1,0 +1,75 @@
+//! A disk that is really full: point 34.
+
+use std::process::Command;
+
+use http::{Method, StatusCode};
+use oci::ErrorCode;
+
+use crate::{
+    image::{image, noise, sha256},
+    server::{Server, berth_registry},
+};
+
+/// Runs what follows in namespaces of its own, with a small file system mounted over the folder `$1`.
+const ON_A_SMALL_DISK: [&str; 6] = [
+    "--user",
+    "--map-root-user",
+    "--mount",
+    "sh",
+    "-c",
+    r#"mount -t tmpfs -o size=4m none "$1" && shift && exec "$@""#,
+];
+
+fn small_disk(root: &std::path::Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(ON_A_SMALL_DISK).arg("sh").arg(root);
+    command
+}
+
+#[tokio::test]
+async fn p34_a_full_disk_refuses_writes_with_a_sentence_and_goes_on_reading() {
+    let root = tempfile::tempdir().unwrap();
+    if !small_disk(root.path()).arg("true").status().is_ok_and(|status| status.success()) {
+        // Where containers may not mount anything, not even for themselves.
+        return;
+    }
+    let program = berth_registry();
+    let mut command = small_disk(root.path());
+    command.arg(program.get_program()).args(program.get_args());
+    let server = Server::launch(command, root.path());
+    let client = server.client();
+    client.push_image("a", "v1", "layer").await;
+
+    // Far more than there is room for, in one request: the client reads why all the same.
+    let large = noise(35, 20_000_000);
+    let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&large));
+    client.post(&path, large).await.expect(StatusCode::INSUFFICIENT_STORAGE);
+
+    let session = client.start_upload("a").await;
+    let piece = noise(34, 100_000);
+    let mut pieces = 0;
+    let refused = loop {
+        let answer = client.patch(&session, &[], piece.clone()).await;
+        if answer.status != StatusCode::ACCEPTED {
+            break answer;
+        }
+        pieces += 1;
+        assert!(pieces < 100, "the disk is not small");
+    };
+    let refused = refused.expect_error(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
+    assert!(String::from_utf8_lossy(&refused.body).contains("storage is full"));
+    // What was refused left nothing, so that a little room is there again; that is filled too.
+    let received: u64 = client.get(&session).await.header("range").trim_start_matches("0-").parse().unwrap();
+    assert_eq!(received + 1, pieces * 100_000);
+    while client.patch(&session, &[], piece.slice(..1000)).await.status == StatusCode::ACCEPTED {}
+
+    client.post("/v2/b/blobs/uploads/", "").await.expect(StatusCode::INSUFFICIENT_STORAGE);
+    let manifest = image(b"{\"of\":\"layer\"}", &[b"layer", b"layer"]);
+    client.put_manifest("a", "v2", &manifest).await.expect(StatusCode::INSUFFICIENT_STORAGE);
+    client.get("/v2/a/manifests/v2").await.expect(StatusCode::NOT_FOUND);
+    client.get("/v2/a/manifests/v1").await.expect(StatusCode::OK);
+
+    client.send(Method::DELETE, &session, &[], "").await.expect(StatusCode::NO_CONTENT);
+    client.put_manifest("a", "v2", &manifest).await.expect(StatusCode::CREATED);
+    client.push_image("b", "v1", "another").await;
+}
