@@ -1,5 +1,7 @@
 //! Conditions in the standard form. Source: API conventions, "Typical status properties".
 
+use std::borrow::Cow;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -9,17 +11,24 @@ use k8s_openapi::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) yes: bool,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
     pub(crate) message: String,
 }
 
 impl Answer {
     pub(crate) fn yes(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { yes: true, reason, message: message.into() }
+        Self { yes: true, reason: reason.into(), message: message.into() }
     }
 
     pub(crate) fn no(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { yes: false, reason, message: message.into() }
+        Self { yes: false, reason: reason.into(), message: message.into() }
+    }
+}
+
+impl From<&Condition> for Answer {
+    fn from(condition: &Condition) -> Self {
+        let Condition { status, reason, message, .. } = condition;
+        Self { yes: status == "True", reason: reason.clone().into(), message: message.clone() }
     }
 }
 
@@ -36,7 +45,7 @@ pub(crate) fn condition(
     Condition {
         type_: type_.into(),
         status: status.into(),
-        reason: answer.reason.into(),
+        reason: answer.reason.clone().into_owned(),
         message: answer.message.clone(),
         observed_generation: generation,
         last_transition_time: former.map_or(Time(now), |former| former.last_transition_time.clone()),

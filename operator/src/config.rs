@@ -56,9 +56,9 @@ pub(crate) struct NodeAccess {
     /// The operator's namespace, where the DaemonSet lies.
     #[arg(long, env = "BERTH_NAMESPACE", default_value = "berth-system")]
     pub(crate) namespace: String,
-    /// The DaemonSet that this belongs to: once it is deleted, the node's files go as well.
-    #[arg(long, env = "BERTH_DAEMONSET", default_value = "berth-node-access")]
-    pub(crate) daemonset: String,
+    /// The operator's Deployment: once it is deleted, the node's files go as well.
+    #[arg(long, env = "BERTH_DEPLOYMENT", default_value = "berth-operator")]
+    pub(crate) deployment: String,
     /// The certs folder as mounted into this container.
     #[arg(long, env = "BERTH_CERTS_MOUNT", default_value = "/host/certs.d")]
     pub(crate) certs_mount: PathBuf,

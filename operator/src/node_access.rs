@@ -83,6 +83,7 @@ async fn round(context: &Context, registries: &Store<Guarded>) -> Result<bool, F
     while let Some((node, report)) = told.next().await {
         changed |= nodes.learn(&node, report);
     }
+    nodes.end_round();
     daemon_set.map(|_| changed)
 }
 

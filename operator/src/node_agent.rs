@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It decides nothing and asks nobody: the operator calls it. What it wrote stays when it, the operator or the API
-//! server is away, so that pulls go on; it goes once the DaemonSet is deleted.
+//! server is away, so that pulls go on; it goes once the operator is uninstalled.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -51,7 +51,7 @@ pub(crate) async fn run(config: config::NodeAccess) -> Result<(), Error> {
     let config::NodeAccess {
         node: name,
         namespace,
-        daemonset,
+        deployment,
         certs_mount,
         certs_dir,
         channel_listen,
@@ -90,11 +90,11 @@ pub(crate) async fn run(config: config::NodeAccess) -> Result<(), Error> {
     if tokio::time::timeout(GRACE, &mut channel).await.is_err() {
         channel.abort();
     }
-    leave(&node, &namespace, &daemonset).await
+    leave(&node, &namespace, &deployment).await
 }
 
-async fn leave(node: &server::Node, namespace: &str, daemonset: &str) -> Result<(), Error> {
-    if let Some(reason) = uninstall::reason(namespace, daemonset).await {
+async fn leave(node: &server::Node, namespace: &str, deployment: &str) -> Result<(), Error> {
+    if let Some(reason) = uninstall::reason(namespace, deployment).await {
         node.uninstall().map_err(Error::Uninstall)?;
         tracing::info!(reason, "removed this node's files");
     }

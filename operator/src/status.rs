@@ -37,7 +37,8 @@ pub(crate) struct Observed {
     pub(crate) replicas: Vec<Replica>,
     /// Whether the operator's configuration grants node access to this namespace.
     pub(crate) nodes_granted: bool,
-    pub(crate) nodes: View,
+    /// None before nodes were asked for the first time, as in an operator that has just started.
+    pub(crate) nodes: Option<View>,
 }
 
 /// The status that says this.
@@ -48,10 +49,20 @@ pub(crate) fn status(registry: &Registry, observed: &Observed, now: Timestamp) -
 
     let available = available(registry, observed);
     let available_condition = say("Available", &available);
-    let nodes = nodes(registry, observed);
+    // What an earlier operator heard of nodes holds until this one has asked.
+    let view =
+        observed.nodes.clone().unwrap_or_else(|| former.nodes.as_ref().map(View::from).unwrap_or_default());
+    let nodes = nodes(registry, observed, &view, find(&former.conditions, "NodesReady"));
     let patient = available_condition.last_transition_time.0 > now - PATIENCE;
-    let ready =
-        ready(registry, observed, available, nodes.as_ref(), is_true(&former.conditions, "Ready"), patient);
+    let former_ready = find(&former.conditions, "Ready").is_some_and(|ready| ready.status == "True");
+    let ready = ready(
+        registry,
+        observed,
+        available,
+        nodes.as_ref().map(|nodes| (nodes, view.ready)),
+        former_ready,
+        patient,
+    );
 
     let mut conditions = vec![say("Ready", &ready), available_condition];
     conditions.extend(observed.storage.iter().map(|storage| say("StorageReady", storage)));
@@ -70,9 +81,9 @@ pub(crate) fn status(registry: &Registry, observed: &Observed, now: Timestamp) -
             .and_then(|status| status.policy_revision.clone())
             .or(former.policy_revision),
         nodes: nodes.is_some().then(|| NodesStatus {
-            ready: observed.nodes.ready,
-            total: observed.nodes.total,
-            summary: format!("{}/{}", observed.nodes.ready, observed.nodes.total),
+            ready: view.ready,
+            total: view.total,
+            summary: format!("{}/{}", view.ready, view.total),
         }),
         volume_size: observed.volume_size.clone().or(former.volume_size),
         storage: answering()
@@ -124,8 +135,12 @@ fn is_serving(replica: &Replica, revision: &str) -> bool {
 }
 
 /// Whether every node can pull; none where node access is turned off.
-fn nodes(registry: &Registry, observed: &Observed) -> Option<Answer> {
-    let view = &observed.nodes;
+fn nodes(
+    registry: &Registry,
+    observed: &Observed,
+    view: &View,
+    former: Option<&Condition>,
+) -> Option<Answer> {
     if !registry.spec.node_access.enabled {
         return None;
     }
@@ -135,9 +150,13 @@ fn nodes(registry: &Registry, observed: &Observed) -> Option<Answer> {
             "the operator's configuration grants no node access to Registries of namespace {namespace}: ask those who run the cluster to add it to BERTH_NODE_ACCESS_NAMESPACES"
         );
         Answer::no("NotGranted", sentence)
+    } else if let Some(former) = former.filter(|_| observed.nodes.is_none()) {
+        Answer::from(former)
+    } else if view.total == 0 {
+        Answer::no("NodesPending", "no node has answered yet")
     } else if let Some((node, message)) = view.problems.first() {
         Answer::no("NodesFailing", format!("node {node}: {message}{}", and_more(view.problems.len())))
-    } else if view.ready < view.total || view.total == 0 {
+    } else if view.ready < view.total {
         let missing = view.total - view.ready;
         let node = view.away.first().map_or(String::new(), |node| format!(", such as {node}"));
         Answer::no("NodesPending", format!("{missing} of {} nodes have not answered yet{node}", view.total))
@@ -156,20 +175,20 @@ fn ready(
     registry: &Registry,
     observed: &Observed,
     available: Answer,
-    nodes: Option<&Answer>,
+    nodes: Option<(&Answer, i32)>,
     was_ready: bool,
     patient: bool,
 ) -> Answer {
     if let Some(problem) = &observed.problem {
         return problem.clone();
     }
-    let Some(nodes) = nodes.filter(|_| available.yes) else {
+    let Some((nodes, nodes_ready)) = nodes.filter(|_| available.yes) else {
         return if available.yes { serves(registry) } else { available };
     };
     match nodes {
         Answer { yes: true, .. } => serves(registry),
-        Answer { reason: "NotGranted", .. } => nodes.clone(),
-        _ if observed.nodes.ready > 0 && (was_ready || !patient) => serves(registry),
+        Answer { reason, .. } if reason == "NotGranted" => nodes.clone(),
+        _ if nodes_ready > 0 && (was_ready || !patient) => serves(registry),
         // A Service's new address takes a moment to work everywhere.
         _ if patient => Answer::no("NodesPending", nodes.message.clone()),
         _ => nodes.clone(),
@@ -181,8 +200,14 @@ fn serves(registry: &Registry) -> Answer {
     Answer::yes("Ready", format!("push to and pull from {endpoint}/<repository>:<tag>"))
 }
 
-fn is_true(conditions: &[Condition], type_: &str) -> bool {
-    conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+impl From<&NodesStatus> for View {
+    fn from(nodes: &NodesStatus) -> Self {
+        Self { ready: nodes.ready, total: nodes.total, ..Self::default() }
+    }
 }
 
 /// Small changes are not worth a write: other users of a shared disk make them all the time.
@@ -205,100 +230,4 @@ fn count(of: usize) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use channel::policy::ReplicaStatus;
-    use rstest::rstest;
-
-    use super::*;
-    use crate::testing;
-
-    fn replica(ready: bool, revision: Option<&str>) -> Replica {
-        let status = ReplicaStatus { policy_revision: revision.map(Into::into), ..ReplicaStatus::default() };
-        Replica { pod: "demo-0".into(), ready, status: Ok(status), waiting: None }
-    }
-
-    fn observed(replicas: Vec<Replica>, nodes: View) -> Observed {
-        Observed {
-            problem: None,
-            cluster_ip: Some("10.0.0.1".into()),
-            certificate_expires: None,
-            volume_size: None,
-            storage: None,
-            policy_revision: "current".into(),
-            replicas,
-            nodes_granted: true,
-            nodes,
-        }
-    }
-
-    fn view(ready: i32, total: i32) -> View {
-        View { ready, total, ..View::default() }
-    }
-
-    fn reason<'a>(status: &'a RegistryStatus, type_: &str) -> &'a str {
-        &status.conditions.iter().find(|condition| condition.type_ == type_).unwrap().reason
-    }
-
-    #[rstest]
-    #[case::nothing_yet(vec![], view(0, 3), "Starting")]
-    #[case::not_ready(vec![replica(false, Some("current"))], view(3, 3), "Starting")]
-    #[case::old_policy(vec![replica(true, Some("old"))], view(3, 3), "PolicyNotApplied")]
-    #[case::nodes_not_told(vec![replica(true, Some("current"))], view(0, 3), "NodesPending")]
-    #[case::some_nodes_told(vec![replica(true, Some("current"))], view(2, 3), "NodesPending")]
-    #[case::all_well(vec![replica(true, Some("current"))], view(3, 3), "Ready")]
-    fn tells_why_it_is_not_ready(
-        #[case] replicas: Vec<Replica>,
-        #[case] nodes: View,
-        #[case] expected: &str,
-    ) {
-        let status = status(&testing::registry("demo"), &observed(replicas, nodes), Timestamp::now());
-        assert_eq!(reason(&status, "Ready"), expected);
-    }
-
-    #[test]
-    fn a_node_that_goes_away_does_not_make_a_ready_registry_unready() {
-        let mut registry = testing::registry("demo");
-        let now = Timestamp::now();
-        let well = || vec![replica(true, Some("current"))];
-        registry.status = Some(status(&registry, &observed(well(), view(3, 3)), now));
-        let later = status(&registry, &observed(well(), view(2, 3)), now);
-        assert_eq!((reason(&later, "Ready"), reason(&later, "NodesReady")), ("Ready", "NodesPending"));
-    }
-
-    #[test]
-    fn patience_with_nodes_ends() {
-        let mut registry = testing::registry("demo");
-        let now = Timestamp::now();
-        let partly = || observed(vec![replica(true, Some("current"))], view(2, 3));
-        registry.status = Some(status(&registry, &partly(), now));
-        assert_eq!(reason(&status(&registry, &partly(), now + PATIENCE), "Ready"), "Ready");
-    }
-
-    #[test]
-    fn stopped_and_ungranted_say_so() {
-        let mut registry = testing::registry("demo");
-        let mut ungranted = observed(vec![replica(true, Some("current"))], view(0, 3));
-        ungranted.nodes_granted = false;
-        assert_eq!(reason(&status(&registry, &ungranted, Timestamp::now()), "Ready"), "NotGranted");
-        registry.spec.replicas = 0;
-        assert_eq!(reason(&status(&registry, &ungranted, Timestamp::now()), "Ready"), "Stopped");
-    }
-
-    #[test]
-    fn an_unchanged_world_has_an_unchanged_status() {
-        let mut registry = testing::registry("demo");
-        let now = Timestamp::now();
-        let well = || observed(vec![replica(true, Some("current"))], view(3, 3));
-        let first = status(&registry, &well(), now);
-        registry.status = Some(first.clone());
-        assert_eq!(status(&registry, &well(), now + PATIENCE), first);
-    }
-
-    #[test]
-    fn small_changes_of_the_fill_level_are_not_reported() {
-        let former = StorageStatus { used_bytes: 500, total_bytes: 1000 };
-        assert_eq!(fill(Some(&former), 509, 1000), former);
-        assert_eq!(fill(Some(&former), 510, 1000).used_bytes, 510);
-        assert_eq!(fill(Some(&former), 500, 2000).total_bytes, 2000);
-    }
-}
+mod tests;

@@ -134,7 +134,7 @@ fn container(config: &Run) -> Container {
         env: Some(vec![
             field("BERTH_NODE", "spec.nodeName"),
             field("BERTH_NAMESPACE", "metadata.namespace"),
-            value("BERTH_DAEMONSET", NAME),
+            value("BERTH_DEPLOYMENT", MANAGER),
             value("BERTH_CERTS_DIR", &config.certs_dir),
             value("BERTH_CERTS_MOUNT", CERTS_MOUNT),
         ]),

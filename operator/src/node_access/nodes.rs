@@ -28,6 +28,8 @@ pub(super) struct Known {
     pub(super) addresses: HashMap<String, String>,
     /// What nodes were told last, by host.
     pub(super) told: BTreeMap<String, Host>,
+    /// Whether all nodes were asked at least once.
+    asked: bool,
     /// Nodes that should have node access.
     total: i32,
     /// By node: its last report, or why there is none.
@@ -74,9 +76,12 @@ impl Nodes {
         }
     }
 
-    /// How nodes get along with the registry at this endpoint.
-    pub(crate) fn view(&self, endpoint: &str) -> View {
+    /// How nodes get along with the registry at this endpoint; none before all were asked once.
+    pub(crate) fn view(&self, endpoint: &str) -> Option<View> {
         let known = self.known();
+        if !known.asked {
+            return None;
+        }
         let mut view = View { total: known.total, ..View::default() };
         for (node, report) in &known.reports {
             let host = report.as_ref().ok().and_then(|report| find(report, endpoint));
@@ -86,7 +91,7 @@ impl Nodes {
                 None => view.away.push(node.clone()),
             }
         }
-        view
+        Some(view)
     }
 
     /// Whether a node that answers still has files for this host name (at any port).
@@ -122,6 +127,17 @@ impl Nodes {
             }
         }
         changed
+    }
+
+    /// All nodes were asked.
+    pub(super) fn end_round(&self) {
+        let mut known = self.known();
+        if !known.asked {
+            known.asked = true;
+            for host in known.told.keys() {
+                self.tell(host);
+            }
+        }
     }
 
     fn tell(&self, host: &str) {
@@ -169,7 +185,9 @@ mod tests {
         nodes.learn("n1", Ok(report(HostState::Ready)));
         nodes.learn("n2", Ok(report(HostState::Conflict)));
         nodes.learn("n3", Err("gone".into()));
-        let view = nodes.view("a.apps.svc:5000");
+        assert_eq!(nodes.view("a.apps.svc:5000"), None);
+        nodes.end_round();
+        let view = nodes.view("a.apps.svc:5000").unwrap();
         assert_eq!((view.ready, view.total), (1, 4));
         assert_eq!(view.problems, [("n2".to_owned(), "why".to_owned())]);
         assert_eq!(view.away, ["n3"]);
