@@ -26,7 +26,7 @@ demo: cluster deploy ## From nothing to pods on every node that pull from a Regi
 
 ##@ Check it
 .PHONY: test
-test: unit e2e ## Every test there is
+test: cluster unit e2e ## Every test there is (the cluster first: it brings the clients that tests use)
 
 .PHONY: unit
 unit: rust ## Tests that need no cluster
@@ -34,12 +34,12 @@ unit: rust ## Tests that need no cluster
 
 .PHONY: e2e
 e2e: cluster deploy ## End-to-end tests in the cluster; failures leave their dumps in e2e/failures
-	$(CARGO) test --locked -p e2e --test e2e
+	$(CARGO) test --locked -p e2e --test e2e -- --test-threads=4
 
 .PHONY: lint
 lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --lib --bins --tests --test e2e --locked -- -D warnings
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
 	  echo "not checked: licences, advisories and duplicates, because cargo-deny is missing (cargo install --locked cargo-deny)"; \
 	else \

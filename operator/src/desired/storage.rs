@@ -22,8 +22,9 @@ pub(crate) fn claim(registry: &Registry, observed: Option<&PersistentVolumeClaim
     let wanted = Quantity(volume.size.clone());
     let requested = observed.and_then(requested);
     let has_enough = observed.and_then(capacity).is_some_and(|capacity| bytes(capacity) >= bytes(&wanted));
-    // The class can't change: what the claim has is asked for again, also where the cluster's default chose it.
-    let class = observed.and_then(class).or(volume.storage_class_name.as_ref()).cloned();
+    // The class can't change, nor be given back once it was asked for.
+    let class = observed.filter(|claim| asked_for_class(claim)).and_then(class);
+    let class = class.or(volume.storage_class_name.as_ref()).cloned();
     let size = requested.filter(|_| has_enough).cloned().unwrap_or(wanted);
     PersistentVolumeClaim {
         metadata: names::kept(registry, claim_name(registry)),
@@ -76,6 +77,15 @@ pub(crate) fn answer(registry: &Registry, claim: &PersistentVolumeClaim) -> Answ
 /// Size that the volume has.
 pub(crate) fn capacity(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
     claim.status.as_ref()?.capacity.as_ref()?.get("storage")
+}
+
+/// Whether the class was ours to name; otherwise the cluster's default chose it.
+fn asked_for_class(claim: &PersistentVolumeClaim) -> bool {
+    let entries = claim.metadata.managed_fields.iter().flatten();
+    let mut ours = entries.filter(|entry| entry.manager.as_deref() == Some(names::MANAGER));
+    ours.any(|entry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:storageClassName"].is_null())
+    })
 }
 
 fn class(claim: &PersistentVolumeClaim) -> Option<&String> {
