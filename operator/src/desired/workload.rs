@@ -142,11 +142,7 @@ fn container(registry: &Registry, image: &str) -> Container {
             port("health", HEALTH_PORT),
             port("channel", CHANNEL_PORT.into()),
         ]),
-        readiness_probe: Some(Probe {
-            period_seconds: Some(2),
-            failure_threshold: Some(2),
-            ..probe("/readyz")
-        }),
+        readiness_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(3), ..probe("/readyz") }),
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(6),
