@@ -1,4 +1,6 @@
 //! A namespace of its own for each test, gone afterwards; what was in it is kept in a folder when the test failed.
+//!
+//! With `BERTH_E2E_KEEP` set, the namespace of a failed test stays to be looked at.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 

@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use serde_json::json;
 
 use crate::{
     cluster::{OPERATOR_NAMESPACE, Space},
@@ -52,6 +53,21 @@ pub async fn restart(space: &Space) -> Result<()> {
         let status = deployment.status.clone().unwrap_or_default();
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
         status.ready_replicas == wanted && status.observed_generation == deployment.metadata.generation
+    })
+    .await
+    .map(drop)
+}
+
+/// Takes the operator away (0) or brings it back (1), and waits until that is so.
+pub async fn scale(space: &Space, replicas: i32) -> Result<()> {
+    let deployments: Api<Deployment> = self::space(space).api();
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    deployments.patch(DEPLOYMENT, &PatchParams::default(), &patch).await?;
+    let what = format!("{replicas} pods of the operator to be ready and no other to be there");
+    wait::until(&deployments, DEPLOYMENT, &what, |deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let observed = status.observed_generation == deployment.metadata.generation;
+        observed && status.replicas.unwrap_or(0) == replicas && status.ready_replicas.unwrap_or(0) == replicas
     })
     .await
     .map(drop)

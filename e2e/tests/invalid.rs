@@ -92,27 +92,23 @@ async fn a_wrong_manifest_is_refused() {
 #[tokio::test]
 async fn a_wrong_change_is_refused() {
     with_namespace("invalid_change", async |space| -> Result<()> {
-        // Stopped, so that no volume is needed.
-        let spec = json!({"replicas": 0, "storage": {"volume": {"size": "2Gi", "storageClassName": "standard"}}});
-        registry::apply(space, &registry::with_spec("demo", &spec)).await?;
+        registry::running(space, &registry::with_spec("demo", &sized("2Gi"))).await?;
+        let volume = |volume: Value| json!({"storage": {"volume": volume}});
         let classed = |class: &str| json!({"replicas": 0, "storage": {"volume": {"size": "2Gi", "storageClassName": class}}});
-        let mut smaller = spec.clone();
-        smaller["storage"]["volume"]["size"] = json!("2000Mi");
+        registry::apply(space, &registry::with_spec("classed", &classed("one"))).await?;
         let class = "storageClassName cannot change once the volume is claimed";
-        let replicas = json!({"replicas": 3, "storage": {"volume": {"size": "2Gi", "storageClassName": "standard"}}});
         all_refused(
             space,
             &[
-                ("demo", smaller, "size can grow but not shrink"),
-                ("demo", classed("other"), class),
-                ("demo", sized("2Gi"), class),
-                ("demo", replicas, "replicas may be 1"),
+                ("demo", sized("2000Mi"), "size can grow but not shrink"),
+                ("demo", volume(json!({"size": "2Gi", "storageClassName": "other"})), class),
+                ("classed", classed("other"), class),
+                ("classed", sized("2Gi"), class),
+                ("demo", json!({"replicas": 3, "storage": {"volume": {"size": "2Gi"}}}), "replicas may be 1"),
             ],
         )
         .await;
-        let mut larger = spec.clone();
-        larger["storage"]["volume"]["size"] = json!("3Gi");
-        assert_eq!(said(space, "demo", &larger).await, "accepted");
+        assert_eq!(said(space, "demo", &sized("3Gi")).await, "accepted");
 
         let more = Patch::Merge(json!({"spec": {"replicas": 2}}));
         let scaled = space.api::<Registry>().patch_scale("demo", &PatchParams::default(), &more).await;

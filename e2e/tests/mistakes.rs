@@ -132,6 +132,10 @@ async fn a_volume_that_cannot_grow_goes_on_serving() {
         registry::condition(space, "demo", "Available", "True").await?;
         assert_eq!(Remote::open(space, "demo", Who::Reader).await?.pull("app:1").await?, image.digest);
 
+        // The growth can be taken back.
+        registry::running(space, &registry::with_spec("demo", &spec("1Gi"))).await?;
+        registry::condition(space, "demo", "StorageReady", "True").await?;
+
         registry::delete(space, "demo").await?;
         // The next one wants more than the kept claim has, and takes it up nevertheless.
         registry::apply(space, &registry::with_spec("demo", &spec("2Gi"))).await?;

@@ -1,4 +1,4 @@
-//! An unchanged world gets no mutating request, not even from an operator that has just started.
+//! The operator restarts or is away: an unchanged world gets no mutating request, and registries go on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,15 +7,21 @@ use std::{
 
 use crds::Registry;
 use e2e::{
-    Result, Space, ensure, operator,
+    Result, Space, ensure, image, node, operator,
     owned::{ALL, CLAIM},
-    registry, wait, with_whole_cluster,
+    pod,
+    registry::{self, Who},
+    remote::Remote,
+    wait, with_whole_cluster,
 };
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{Pod, Secret},
 };
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
 
 /// How long the operator is watched for writes that should not be. Not a wait for anything to happen.
 const WATCHED: Duration = Duration::from_secs(30);
@@ -31,13 +37,15 @@ async fn versions(space: &Space) -> Result<BTreeMap<String, String>> {
         see(owned.kind, object.name_any(), object.resource_version());
     }
     let registry = space.api::<Registry>().get("demo").await?;
-    // With what is most likely to change, to be seen where it did.
-    let status = serde_json::to_string(&registry.status)?;
-    see(
-        "Registry",
-        registry.name_any(),
-        registry.resource_version().map(|version| format!("{version} {status}")),
-    );
+    see("Registry", registry.name_any(), registry.resource_version());
+    // What its status is made of, to tell what changed in it.
+    let status = registry.status.unwrap_or_default();
+    for condition in &status.conditions {
+        let since = format!("{} since {}", condition.status, condition.last_transition_time.0);
+        see("Condition", condition.type_.clone(), Some(since));
+    }
+    see("Status", "nodes".into(), status.nodes.map(|nodes| nodes.summary));
+    see("Status", "storage".into(), status.storage.map(|storage| storage.used_bytes.to_string()));
     for pod in space.api::<Pod>().list(&ListParams::default()).await? {
         see("Pod", pod.name_any(), pod.resource_version());
     }
@@ -49,6 +57,34 @@ async fn versions(space: &Space) -> Result<BTreeMap<String, String>> {
         see("DaemonSet", daemon_set.name_any(), daemon_set.resource_version());
     }
     Ok(versions)
+}
+
+#[tokio::test]
+async fn registries_serve_while_the_operator_is_away() {
+    with_whole_cluster("operator_away", async |space| {
+        let (registry, _) = registry::running(space, &registry::small("demo")).await?;
+        let image = image::build("away", &[1000])?;
+        Remote::open(space, "demo", Who::Admin).await?.push(&image, "app:1").await?;
+        let former = pod::serving(space, "demo", None).await?;
+
+        operator::scale(space, 0).await?;
+        let went_on = async {
+            // The new pod has nobody to ask: it serves with what it was told before.
+            space.api::<Pod>().delete(&former.name_any(), &DeleteParams::default()).await?;
+            pod::serving(space, "demo", Some(&former)).await?;
+            Remote::open(space, "demo", Who::Admin).await?.push(&image, "app:2").await?;
+            let nobody = Remote::open(space, "demo", Who::Nobody).await?;
+            ensure!(nobody.pull("app:1").await.is_err(), "anonymous may pull while the operator is away");
+            let workers = node::workers(space).await?;
+            let reference = format!("{}/app:2", registry::endpoint(&registry)?);
+            pod::run_on(space, &workers, &reference, "demo-reader", "away").await
+        }
+        .await;
+        operator::scale(space, 1).await?;
+        went_on?;
+        registry::ready(space, "demo").await.map(drop)
+    })
+    .await;
 }
 
 #[tokio::test]

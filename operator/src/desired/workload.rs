@@ -142,7 +142,11 @@ fn container(registry: &Registry, image: &str) -> Container {
             port("health", HEALTH_PORT),
             port("channel", CHANNEL_PORT.into()),
         ]),
-        readiness_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(3), ..probe("/readyz") }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(1),
+            failure_threshold: Some(3),
+            ..probe("/readyz")
+        }),
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(6),
@@ -176,6 +180,7 @@ fn arguments() -> Vec<String> {
         ("channel-cert", channel("tls.crt")),
         ("channel-key", channel("tls.key")),
         ("channel-ca", channel("ca.crt")),
+        ("log-format", "json".to_owned()),
     ]
     .into_iter()
     .fold(vec!["serve".to_owned()], |mut arguments, (name, value)| {
