@@ -1,5 +1,7 @@
 //! Makes every object of a Registry what it should be.
 
+use std::time::Duration;
+
 use crds::Registry;
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Secret, Service},
@@ -17,6 +19,10 @@ use crate::{
     desired::{access, network, storage, workload},
     names,
 };
+
+/// The API server takes a moment to give up the address of a deleted Service; after this, somebody else has it.
+const ADDRESS_ATTEMPTS: u32 = 10;
+const ADDRESS_PAUSE: Duration = Duration::from_millis(300);
 
 /// What came of it.
 #[derive(Default)]
@@ -103,19 +109,22 @@ async fn claim(registry: &Registry, context: &Context) -> Result<(PersistentVolu
 
 /// The Service, with its former address where it had one and nobody else took it.
 async fn service(registry: &Registry, context: &Context) -> Result<Service, Error> {
-    let observed = context.applier.get::<Service>(&names::namespace(registry), &registry.name_any()).await?;
-    let former =
-        registry.status.as_ref().and_then(|status| status.cluster_ip.clone()).filter(|_| observed.is_none());
-    let asked = former.is_some();
-    match context.applier.ensure_from(observed, network::service(registry, former)).await {
-        Err(apply::Error::Apply { source: kube::Error::Api(status), .. }) if asked && status.is_invalid() => {
-            tracing::warn!(
-                registry = registry.name_any(),
-                message = status.message,
-                "the Service gets a new address"
-            );
-            Ok(context.applier.ensure_from(None, network::service(registry, None)).await?)
+    let applier = &context.applier;
+    let observed = applier.get::<Service>(&names::namespace(registry), &registry.name_any()).await?;
+    let former = registry.status.as_ref().and_then(|status| status.cluster_ip.as_ref());
+    if let (None, Some(former)) = (&observed, former) {
+        for _ in 0..ADDRESS_ATTEMPTS {
+            match applier.ensure_from(None, network::service(registry, Some(former.clone()))).await {
+                Err(apply::Error::Apply { source: kube::Error::Api(status), .. }) if status.is_invalid() => {}
+                result => return Ok(result?),
+            }
+            tokio::time::sleep(ADDRESS_PAUSE).await;
         }
-        result => Ok(result?),
+        tracing::warn!(
+            registry = registry.name_any(),
+            former,
+            "the Service gets a new address, its former is taken"
+        );
     }
+    Ok(applier.ensure_from(observed, network::service(registry, None)).await?)
 }

@@ -132,7 +132,7 @@ async fn a_deleted_service_asks_for_its_former_address() {
     assert_eq!(world.api.get(SERVICE).unwrap()["spec"]["clusterIP"], "10.96.0.5");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_service_whose_address_was_taken_gets_another() {
     let world = World::new();
     world.settle().await;
