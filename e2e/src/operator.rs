@@ -1,5 +1,7 @@
 //! The operator under test: its pods and metrics.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
@@ -73,24 +75,28 @@ pub async fn scale(space: &Space, replicas: i32) -> Result<()> {
     .map(drop)
 }
 
-/// The sum of a counter over all pods of the operator and all series whose labels contain `labels`.
-pub async fn metric(space: &Space, name: &str, labels: &str) -> Result<u64> {
-    let mut sum = 0;
+/// A counter's series and their values, over all pods of the operator.
+pub async fn counter(space: &Space, name: &str) -> Result<BTreeMap<String, u64>> {
+    let mut series = BTreeMap::new();
     for pod in pods(space).await? {
         let path = format!(
             "/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{}:{METRICS_PORT}/proxy/metrics",
             pod.name_any()
         );
         let text = space.client.request_text(http::Request::get(path).body(Vec::new())?).await?;
-        sum += counted(&text, name, labels);
+        for (labels, value) in counted(&text, name) {
+            *series.entry(labels.to_owned()).or_default() += value;
+        }
     }
-    Ok(sum)
+    Ok(series)
 }
 
-fn counted(text: &str, name: &str, labels: &str) -> u64 {
-    let series = text.lines().filter_map(|line| line.strip_prefix(name));
-    let wanted = series.filter(|rest| rest.starts_with([' ', '{']) && rest.contains(labels));
-    wanted.filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+fn counted<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+    let rest = text.lines().filter_map(move |line| line.strip_prefix(name));
+    let series = rest.filter(|rest| rest.starts_with([' ', '{']));
+    series.filter_map(|rest| {
+        rest.rsplit_once(' ').and_then(|(labels, value)| Some((labels, value.parse().ok()?)))
+    })
 }
 
 #[cfg(test)]
@@ -98,10 +104,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_are_added_up() {
+    fn series_are_read() {
         let text = "# TYPE x counter\nx_total{kind=\"A\",n=\"1\"} 2\nx_total{kind=\"B\"} 3\nx_total_more{kind=\"A\"} 9\n";
-        assert_eq!(counted(text, "x_total", ""), 5);
-        assert_eq!(counted(text, "x_total", "kind=\"A\""), 2);
-        assert_eq!(counted(text, "y_total", ""), 0);
+        let read: Vec<_> = counted(text, "x_total").collect();
+        assert_eq!(read, [("{kind=\"A\",n=\"1\"}", 2), ("{kind=\"B\"}", 3)]);
+        assert_eq!(counted("y_total 4\n", "y_total").collect::<Vec<_>>(), [("", 4)]);
     }
 }

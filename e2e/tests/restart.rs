@@ -23,6 +23,8 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 
+const WRITES: &str = "berth_operator_writes_total";
+const RECONCILES: &str = "berth_operator_reconciles_total";
 /// How long the operator is watched for writes that should not be. Not a wait for anything to happen.
 const WATCHED: Duration = Duration::from_secs(30);
 
@@ -87,6 +89,13 @@ async fn registries_serve_while_the_operator_is_away() {
     .await;
 }
 
+/// The resource versions of the cluster's Registries that are not the test's.
+async fn other_registries(space: &Space) -> Result<BTreeMap<Option<String>, Option<String>>> {
+    let all = Api::<Registry>::all(space.client.clone()).list(&ListParams::default()).await?;
+    let others = all.into_iter().filter(|registry| registry.namespace().as_ref() != Some(&space.namespace));
+    Ok(others.map(|registry| (registry.uid(), registry.resource_version())).collect())
+}
+
 #[tokio::test]
 async fn a_restarted_operator_changes_nothing() {
     with_whole_cluster("restart", async |space| {
@@ -101,11 +110,12 @@ async fn a_restarted_operator_changes_nothing() {
         })
         .await?;
 
+        let others = other_registries(space).await?;
+
         operator::restart(space).await?;
-        let registries =
-            Api::<Registry>::all(space.client.clone()).list(&ListParams::default()).await?.items.len() as u64;
         wait::poll("the new operator to look at every Registry", async || {
-            let reconciled = operator::metric(space, "berth_operator_reconciles_total", "").await?;
+            let reconciled: u64 = operator::counter(space, RECONCILES).await?.values().sum();
+            let registries = others.len() as u64 + 1;
             ensure!(reconciled >= registries, "{reconciled} reconciliations of {registries} Registries");
             Ok(())
         })
@@ -114,11 +124,16 @@ async fn a_restarted_operator_changes_nothing() {
 
         let after = versions(space).await?;
         ensure!(before == after, "changed by the restart: {:?}", changed(&before, &after));
-        let writes = operator::metric(space, "berth_operator_writes_total", "").await?;
-        ensure!(writes == 0, "the new operator sent {writes} mutating requests");
-        let failures = operator::metric(space, "berth_operator_reconciles_total", "").await?
-            - operator::metric(space, "berth_operator_reconciles_total", "outcome=\"ok\"").await?;
-        ensure!(failures == 0, "{failures} reconciliations failed");
+        let mut writes = operator::counter(space, WRITES).await?;
+        if other_registries(space).await? != others {
+            // Theirs may have had a reason: a disk that fills, a user.
+            writes.remove("{kind=\"Registry/status\"}");
+        }
+        ensure!(writes.is_empty(), "the new operator sent mutating requests: {writes:?}");
+        // Nodes may take a moment to answer; anything else is a failure.
+        let mut outcomes = operator::counter(space, RECONCILES).await?;
+        outcomes.retain(|labels, _| !labels.contains("\"ok\"") && !labels.contains("\"nodes_pending\""));
+        ensure!(outcomes.is_empty(), "reconciliations failed: {outcomes:?}");
         Ok(())
     })
     .await;

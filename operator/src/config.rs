@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Berth's operator: reconciles Registries, and keeps nodes able to pull from them.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "berth-operator", version, about)]
 pub(crate) enum Command {
     /// Reconcile the Registries of the cluster.
     Run(Run),
