@@ -8,13 +8,22 @@ use sha2::{Digest as _, Sha256};
 /// Who may do what in one registry. Applied whole or refused whole.
 ///
 /// A field that a registry does not know makes it refuse the policy, so that a newer operator never believes that an
-/// older registry enforces something it has never heard of.
+/// older registry enforces something it has never heard of. For the same reason what is not used is not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
-    /// Logins by username and password, each username once.
+    /// Robots: logins by username and generated secret, each username once.
     #[serde(default)]
     pub logins: Vec<Login>,
+    /// People: logins by username and a password of their own.
+    #[serde(default, skip_serializing_if = "Htpasswd::is_empty")]
+    pub htpasswd: Htpasswd,
+    /// Who may do what where, each path once. The most specific path decides alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<Repository>,
+    /// Who may do what in repositories that no path covers: nobody, unless named here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undeclared: Vec<Access>,
 }
 
 impl Policy {
@@ -27,7 +36,7 @@ impl Policy {
     }
 }
 
-/// One username, the secrets that open it and what it may do.
+/// One username and the secrets that open it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Login {
@@ -35,17 +44,136 @@ pub struct Login {
     pub username: String,
     /// Hashes of the secrets accepted now; several while a rotation overlaps.
     pub secrets: Vec<SecretHash>,
-    /// What the login may do, in every repository of the registry.
-    pub role: Role,
+    /// What the login may do in every repository of the registry, whatever else is said of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
 }
 
-/// What a login may do.
+/// The rules of one repository, or of all below a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Repository {
+    /// `team/app` is that repository, `team/*` is everything below `team/`, `*` is everything.
+    pub path: String,
+    /// Who may read without being named.
+    #[serde(default, skip_serializing_if = "Visibility::is_private")]
+    pub visibility: Visibility,
+    /// Who may do what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
+}
+
+/// Who may read a repository without being named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Visibility {
+    /// Nobody.
+    #[default]
+    Private,
+    /// Whoever reaches the registry, without credentials too.
+    Public,
+}
+
+impl Visibility {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_private(&self) -> bool {
+        *self == Self::Private
+    }
+}
+
+/// What one subject may do. A subject that is named several times may do all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Access {
+    /// The subject: a username of a login or of the password file.
+    pub user: String,
+    /// Usual actions under one name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Single actions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Action>,
+}
+
+/// Actions that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// Pull and list.
+    /// Pull and list: content/read, metadata/read.
     Reader,
-    /// Pull, list, push and delete.
+    /// Pull, list and push: a reader's, content/write, metadata/write.
+    Writer,
+    /// Everything: a writer's, content/delete.
     Admin,
+}
+
+impl Role {
+    /// The actions that it stands for.
+    #[must_use]
+    pub fn actions(self) -> &'static [Action] {
+        match self {
+            Self::Reader => &[Action::ContentRead, Action::MetadataRead],
+            Self::Writer => {
+                &[Action::ContentRead, Action::MetadataRead, Action::ContentWrite, Action::MetadataWrite]
+            }
+            Self::Admin => &[
+                Action::ContentRead,
+                Action::MetadataRead,
+                Action::ContentWrite,
+                Action::MetadataWrite,
+                Action::ContentDelete,
+            ],
+        }
+    }
+}
+
+/// What is decided on: every request is one of these on one repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Read blobs and manifests.
+    #[serde(rename = "content/read")]
+    ContentRead,
+    /// Push blobs and manifests.
+    #[serde(rename = "content/write")]
+    ContentWrite,
+    /// Delete blobs, manifests and tags.
+    #[serde(rename = "content/delete")]
+    ContentDelete,
+    /// List tags and referrers, and see the repository in the catalog.
+    #[serde(rename = "metadata/read")]
+    MetadataRead,
+    /// Change what is said of content; nothing does so yet.
+    #[serde(rename = "metadata/write")]
+    MetadataWrite,
+}
+
+/// A password file as `htpasswd -B` writes it: a line `username:hash` for each user, hashes by bcrypt only.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Htpasswd(String);
+
+impl Htpasswd {
+    /// Of a file's content. It is the registry that looks at it.
+    #[must_use]
+    pub fn new(content: String) -> Self {
+        Self(content)
+    }
+
+    /// The file's content.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Htpasswd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Htpasswd(…)")
+    }
 }
 
 /// SHA-256 of a generated secret. Fast hashing is enough only because such secrets carry 256 bits; passwords that
@@ -106,36 +234,4 @@ pub struct ReplicaStatus {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy() -> Policy {
-        Policy {
-            logins: vec![Login {
-                username: "admin".into(),
-                secrets: vec![SecretHash::of(b"s3cret")],
-                role: Role::Admin,
-            }],
-        }
-    }
-
-    #[test]
-    fn a_policy_survives_json_and_keeps_its_revision() {
-        let json = serde_json::to_string(&policy()).unwrap();
-        let back: Policy = serde_json::from_str(&json).unwrap();
-        assert_eq!(back, policy());
-        assert_eq!(back.revision(), policy().revision());
-        assert_ne!(back.revision(), Policy::default().revision());
-    }
-
-    #[test]
-    fn an_unknown_field_is_refused() {
-        let error = serde_json::from_str::<Policy>(r#"{"logins":[],"quotas":[]}"#).unwrap_err();
-        assert!(error.to_string().contains("unknown field `quotas`"), "{error}");
-    }
-
-    #[test]
-    fn secrets_do_not_show_in_debug_output() {
-        assert!(!format!("{:?}", policy()).contains(&hex::encode(SecretHash::of(b"s3cret").as_bytes())));
-    }
-}
+mod tests;

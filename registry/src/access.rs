@@ -1,57 +1,70 @@
 //! Who may do what, decided here and nowhere else, before storage is touched.
 //!
-//! Every request is one [`Action`] on one repository. Without a channel everybody may do everything (and the server
-//! listens on loopback only, unless told otherwise); with one the operator's policy decides, and before there is a
-//! policy nobody may do anything.
+//! Every request is one [`Action`] on one repository. Without a policy to wait for everybody may do everything (and
+//! the server listens on loopback only, unless told otherwise); with one the policy decides, and before it is there
+//! nobody may do anything. Basic authentication and tokens lead to the same decision: a token names somebody and
+//! narrows what they may do, never more.
+//!
+//! What the caller learns never depends on what exists, unless they may read it.
 
 mod basic;
+mod caller;
+mod challenge;
+mod guesses;
+mod htpasswd;
+mod invalid;
+mod passwords;
+mod paths;
+mod permissions;
 mod rules;
+mod scope;
+mod token;
+mod users;
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use arc_swap::ArcSwapOption;
-use http::HeaderMap;
-use oci::RepoName;
+pub(crate) use channel::policy::Action;
+use http::{HeaderMap, header};
 
-pub(crate) use self::rules::{InvalidPolicy, Rules};
+pub(crate) use self::{
+    basic::Credentials,
+    caller::{Caller, Wanted},
+    challenge::{BASIC, Origin, ask},
+    invalid::InvalidPolicy,
+    rules::Rules,
+    scope::Scopes,
+    token::LIFETIME as TOKEN_LIFETIME,
+};
+use self::{
+    guesses::Guesses,
+    passwords::Passwords,
+    token::{Signer, Subject},
+    users::{Attempt, Fingerprint, UserId},
+};
 
-/// What a request wants of a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Read blobs and manifests.
-    ContentRead,
-    /// Push blobs and manifests.
-    ContentWrite,
-    /// Delete blobs, manifests and tags.
-    ContentDelete,
-    /// List tags and referrers, and see the repository in the catalog.
-    MetadataRead,
-    /// Change what is said of content; nothing does so yet.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "repositories get properties that can be changed later")
-    )]
-    MetadataWrite,
-}
-
-/// What every login of one kind may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Grant {
-    Everything,
-    Reading,
-}
-
-/// Somebody who proved who they are, or need not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Caller(Grant);
+/// Where too many passwords are being checked at once, it is worth trying again after this.
+const CROWDED: Duration = Duration::from_secs(2);
 
 /// Why a request goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// No credentials, or wrong ones: ask for some.
-    Unauthorized,
+    /// No credentials: ask for some.
+    NoCredentials,
+    /// Wrong ones, or some that are no longer right.
+    WrongCredentials,
+    /// A token whose time is over, that was revoked, or that never was one.
+    InvalidToken,
+    /// A token that is not for this.
+    InsufficientScope,
     /// Somebody known, without the right.
     Denied,
+    /// Too many wrong attempts.
+    TooManyAttempts(Duration),
 }
 
 /// Decides. Clones decide the same.
@@ -59,20 +72,35 @@ pub(crate) enum Refusal {
 pub(crate) enum Access {
     /// Everybody may do everything.
     Open,
-    /// The operator's policy decides.
-    Policy(Arc<ArcSwapOption<Rules>>),
+    /// A policy decides.
+    Policy(Arc<Guard>),
+}
+
+/// What a policy needs to decide.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    rules: ArcSwapOption<Rules>,
+    signer: Signer,
+    passwords: Passwords,
+    guesses: Guesses,
 }
 
 impl Access {
-    /// Under a policy that is still to come.
-    pub(crate) fn without_policy() -> Self {
-        Self::Policy(Arc::default())
+    /// Under a policy that is still to come. Tokens are signed with the key, which all replicas share.
+    pub(crate) fn without_policy(token_key: &[u8]) -> Result<Self, getrandom::Error> {
+        Ok(Self::Policy(Arc::new(Guard {
+            rules: ArcSwapOption::default(),
+            signer: Signer::new(token_key),
+            passwords: Passwords::new()?,
+            guesses: Guesses::default(),
+        })))
     }
 
     /// Replaces the policy that decides; requests under way end under the former one.
     pub(crate) fn install(&self, rules: Rules) {
-        if let Self::Policy(current) = self {
-            current.store(Some(Arc::new(rules)));
+        if let Self::Policy(guard) = self {
+            rules.announce();
+            guard.rules.store(Some(Arc::new(rules)));
         }
     }
 
@@ -80,7 +108,7 @@ impl Access {
     pub(crate) fn policy_revision(&self) -> Option<String> {
         match self {
             Self::Open => None,
-            Self::Policy(current) => current.load().as_ref().map(|rules| rules.revision().to_owned()),
+            Self::Policy(guard) => guard.rules.load().as_ref().map(|rules| rules.revision().to_owned()),
         }
     }
 
@@ -88,100 +116,132 @@ impl Access {
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Open => true,
-            Self::Policy(current) => current.load().is_some(),
+            Self::Policy(guard) => guard.rules.load().is_some(),
         }
     }
 
-    /// Who sends these headers.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let Self::Policy(current) = self else {
-            return Ok(Caller(Grant::Everything));
-        };
-        let credentials = basic::credentials(headers).ok_or(Refusal::Unauthorized)?;
-        let current = current.load();
-        let rules = current.as_ref().ok_or(Refusal::Unauthorized)?;
-        rules.login(&credentials).map(Caller).ok_or(Refusal::Unauthorized)
+    /// Who sends these headers from there.
+    pub(crate) async fn authenticate(&self, headers: &HeaderMap, source: IpAddr) -> Result<Caller, Refusal> {
+        match self {
+            Self::Open => Ok(Caller::everybody()),
+            Self::Policy(guard) => guard.authenticate(headers, source).await,
+        }
+    }
+
+    /// A token for who shows these credentials, or those in the headers, or none. None where there is no policy and
+    /// so no use for one.
+    pub(crate) async fn issue_token(
+        &self,
+        credentials: Option<Credentials>,
+        headers: &HeaderMap,
+        source: IpAddr,
+        scopes: &Scopes,
+    ) -> Option<Result<String, Refusal>> {
+        match self {
+            Self::Open => None,
+            Self::Policy(guard) => Some(guard.issue_token(credentials, headers, source, scopes).await),
+        }
     }
 }
 
-impl Caller {
-    /// The decision.
-    pub(crate) fn may(self, action: Action, _repository: &RepoName) -> bool {
-        match self.0 {
-            Grant::Everything => true,
-            Grant::Reading => matches!(action, Action::ContentRead | Action::MetadataRead),
-        }
+impl Guard {
+    fn rules(&self) -> Result<Arc<Rules>, Refusal> {
+        self.rules.load_full().ok_or(Refusal::NoCredentials)
     }
 
-    /// The decision, as an error where it is no.
-    pub(crate) fn must(self, action: Action, repository: &RepoName) -> Result<(), Refusal> {
-        if self.may(action, repository) { Ok(()) } else { Err(Refusal::Denied) }
+    async fn authenticate(&self, headers: &HeaderMap, source: IpAddr) -> Result<Caller, Refusal> {
+        let rules = self.rules()?;
+        let Some(header) = headers.get(header::AUTHORIZATION) else {
+            return Ok(Caller::nobody(rules));
+        };
+        if let Some(token) = basic::bearer(header) {
+            return self.bearer(rules, token);
+        }
+        let credentials = basic::credentials(header).ok_or(Refusal::WrongCredentials)?;
+        let (user, _) = self.login(&rules, &credentials, source).await?;
+        Ok(Caller::user(rules, user))
+    }
+
+    /// Whose token it is, if that is still so.
+    fn bearer(&self, rules: Arc<Rules>, token: &str) -> Result<Caller, Refusal> {
+        let claims = self.signer.check(token, SystemTime::now()).ok_or(Refusal::InvalidToken)?;
+        let user = match &claims.subject {
+            None => None,
+            Some(Subject { user, credential }) => {
+                let user = rules.users.find(user).zip(Fingerprint::from_hex(credential));
+                let user = user.filter(|(user, credential)| rules.users.still_has(*user, *credential));
+                Some(user.ok_or(Refusal::InvalidToken)?.0)
+            }
+        };
+        Ok(Caller::token(rules, user, Scopes::trusted(claims.scope)))
+    }
+
+    async fn issue_token(
+        &self,
+        credentials: Option<Credentials>,
+        headers: &HeaderMap,
+        source: IpAddr,
+        scopes: &Scopes,
+    ) -> Result<String, Refusal> {
+        let rules = self.rules()?;
+        // Some clients send both, and then mean what is in the form.
+        let credentials = match (credentials, headers.get(header::AUTHORIZATION)) {
+            (Some(credentials), _) => Some(credentials),
+            (None, Some(header)) => Some(basic::credentials(header).ok_or(Refusal::WrongCredentials)?),
+            (None, None) => None,
+        };
+        let subject = match credentials {
+            None => None,
+            Some(credentials) => {
+                let (_, fingerprint) = self.login(&rules, &credentials, source).await?;
+                // A username that is no text was not right.
+                let user = String::from_utf8(credentials.username).map_err(|_| Refusal::WrongCredentials)?;
+                Some(Subject { user, credential: fingerprint.to_hex() })
+            }
+        };
+        Ok(self.signer.sign(subject, scopes.as_str(), SystemTime::now()))
+    }
+
+    /// Who these credentials open.
+    async fn login(
+        &self,
+        rules: &Rules,
+        credentials: &Credentials,
+        source: IpAddr,
+    ) -> Result<(UserId, Fingerprint), Refusal> {
+        let guesser = self.guesses.guesser(source, &credentials.username);
+        let slow_down = || match self.guesses.must_wait(guesser, Instant::now()) {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::TooManyAttempts(wait)),
+        };
+        let wrong = || {
+            self.guesses.wrong(guesser, Instant::now());
+            Err(Refusal::WrongCredentials)
+        };
+        let (user, hash) = match rules.users.attempt(credentials) {
+            Attempt::Right(user, fingerprint) => return Ok((user, fingerprint)),
+            Attempt::Wrong => return slow_down().and_then(|()| wrong()),
+            Attempt::Password(user, hash) => (user, hash),
+        };
+        let secret = &credentials.secret;
+        let remembered = |user: UserId| (user, users::fingerprint(hash.as_bytes()));
+        if let Some(user) = user.filter(|_| self.passwords.remember(&hash, secret)) {
+            return Ok(remembered(user));
+        }
+        slow_down()?;
+        let place = self.passwords.enter().await.ok_or(Refusal::TooManyAttempts(CROWDED))?;
+        // Others may have come to a result while this one waited.
+        if let Some(user) = user.filter(|_| self.passwords.remember(&hash, secret)) {
+            return Ok(remembered(user));
+        }
+        slow_down()?;
+        let right = self.passwords.check(place, Arc::clone(&hash), secret, user.is_some()).await;
+        match user.filter(|_| right) {
+            Some(user) => Ok(remembered(user)),
+            None => wrong(),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use channel::policy::{Login, Policy, Role, SecretHash};
-    use http::{HeaderValue, header};
-    use rstest::rstest;
-
-    use super::*;
-
-    fn access() -> Access {
-        let login = |username: &str, secrets: &[&[u8]], role| Login {
-            username: username.into(),
-            secrets: secrets.iter().map(|secret| SecretHash::of(secret)).collect(),
-            role,
-        };
-        let access = Access::without_policy();
-        let policy = Policy {
-            logins: vec![
-                login("admin", &[b"old", b"new"], Role::Admin),
-                login("reader", &[b"other"], Role::Reader),
-            ],
-        };
-        access.install(Rules::new(&policy).unwrap());
-        access
-    }
-
-    fn headers(credentials: &str) -> HeaderMap {
-        use base64::Engine as _;
-        let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("Basic {encoded}")).unwrap());
-        headers
-    }
-
-    #[rstest]
-    #[case("admin:old", Ok(Caller(Grant::Everything)))]
-    #[case("admin:new", Ok(Caller(Grant::Everything)))]
-    #[case("reader:other", Ok(Caller(Grant::Reading)))]
-    #[case("reader:old", Err(Refusal::Unauthorized))]
-    #[case("admin:other", Err(Refusal::Unauthorized))]
-    #[case("admin:", Err(Refusal::Unauthorized))]
-    #[case("nobody:old", Err(Refusal::Unauthorized))]
-    #[case("Admin:old", Err(Refusal::Unauthorized))]
-    fn logins(#[case] credentials: &str, #[case] expected: Result<Caller, Refusal>) {
-        assert_eq!(access().authenticate(&headers(credentials)), expected);
-    }
-
-    #[test]
-    fn nobody_gets_in_without_credentials_or_without_a_policy() {
-        assert_eq!(access().authenticate(&HeaderMap::new()), Err(Refusal::Unauthorized));
-        let access = Access::without_policy();
-        assert_eq!(access.authenticate(&headers("admin:old")), Err(Refusal::Unauthorized));
-        assert!(!access.is_ready());
-    }
-
-    #[rstest]
-    #[case(Action::ContentRead, true)]
-    #[case(Action::MetadataRead, true)]
-    #[case(Action::ContentWrite, false)]
-    #[case(Action::ContentDelete, false)]
-    #[case(Action::MetadataWrite, false)]
-    fn what_a_reader_may(#[case] action: Action, #[case] allowed: bool) {
-        let repository = "a/b".parse().unwrap();
-        assert_eq!(Caller(Grant::Reading).may(action, &repository), allowed);
-        assert!(Caller(Grant::Everything).may(action, &repository));
-    }
-}
+mod tests;

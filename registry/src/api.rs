@@ -1,4 +1,4 @@
-//! The registry's API: every request is authenticated, routed, decided on, answered, logged and counted here.
+//! The registry's API: every request is routed, authenticated, decided on, answered, logged and counted here.
 
 mod answer;
 mod blobs;
@@ -7,6 +7,7 @@ mod manifests;
 mod operation;
 mod query;
 mod record;
+mod tokens;
 mod uploads;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -23,7 +24,12 @@ use oci::{Route, name::InvalidReference, route::InvalidRoute};
 
 pub(crate) use self::operation::Operation;
 use self::{query::Query, record::Record};
-use crate::{access::Access, error::Error, metrics::Metrics, storage::Storage};
+use crate::{
+    access::{Access, Caller, Origin, Wanted},
+    error::Error,
+    metrics::Metrics,
+    storage::Storage,
+};
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -35,6 +41,8 @@ pub(crate) struct Api {
     pub(crate) access: Access,
     pub(crate) storage: Storage,
     pub(crate) metrics: Arc<Metrics>,
+    /// Whether clients speak TLS to this server itself.
+    pub(crate) tls: bool,
 }
 
 /// The one handler of the public listener.
@@ -49,10 +57,10 @@ pub(crate) async fn handle(
     let is_head = request.method() == Method::HEAD;
     // What changes something is never left halfway because a client went away.
     let answered = if request.method().is_safe() {
-        answer(api, request, &mut record).await
+        answer(api, request, peer, &mut record).await
     } else {
         let task = tokio::spawn(async move {
-            let answered = answer(api, request, &mut record).await;
+            let answered = answer(api, request, peer, &mut record).await;
             (answered, record)
         });
         match task.await {
@@ -94,22 +102,59 @@ fn without_body(mut response: Response) -> Response {
     response.map(|_| Body::empty())
 }
 
-async fn answer(api: Arc<Api>, request: Request, record: &mut Record) -> Result<Response, Error> {
-    if !request.uri().path().starts_with("/v2") {
+async fn answer(
+    api: Arc<Api>,
+    request: Request,
+    peer: SocketAddr,
+    record: &mut Record,
+) -> Result<Response, Error> {
+    let path = request.uri().path();
+    if path == tokens::PATH {
+        record.operation(Operation::IssueToken);
+        return tokens::issue(&api.access, request, peer.ip()).await;
+    }
+    if !path.starts_with("/v2") {
         return Ok(StatusCode::NOT_FOUND.into_response());
     }
-    let caller = api.access.authenticate(request.headers()).map_err(|_| Error::Unauthorized)?;
-    let route = Route::parse(request.uri().path()).map_err(|error| not_there(request.method(), error))?;
-    record.routed(&route);
-    let operation = Operation::of(request.method(), &route)?;
-    record.operation(operation);
-    if let Some((action, repository)) = operation.action().zip(route.repository()) {
-        caller.must(action, repository).map_err(|refusal| Error::refused(refusal, repository))?;
+    let parsed = parse(&request);
+    if let Ok((route, operation)) = &parsed {
+        record.routed(route);
+        record.operation(*operation);
     }
+    // Who may not come in is not even told that a path makes no sense.
+    let wanted = parsed.as_ref().map_or(Wanted::Entry, |(route, operation)| operation.wanted(route));
+    let caller = api.access.authenticate(request.headers(), peer.ip()).await;
+    let caller = caller.and_then(|caller| caller.must(wanted).map(|()| caller)).map_err(|refusal| {
+        let origin = Origin::of(request.headers(), request.uri(), api.tls);
+        Error::refused(refusal, wanted, origin.as_ref())
+    })?;
+    let blind = wanted.repository().filter(|repository| !caller.may_know(repository)).cloned();
+    let (route, operation) = parsed?;
+    let answered = perform(&api.storage, caller, request, route, operation).await;
+    answered.map_err(|error| match blind {
+        Some(repository) if error.tells_what_is_there() => Error::Denied(repository),
+        _ => error,
+    })
+}
+
+/// What a request is about.
+fn parse(request: &Request) -> Result<(Route, Operation), Error> {
+    let route = Route::parse(request.uri().path()).map_err(|error| not_there(request.method(), error))?;
+    let operation = Operation::of(request.method(), &route)?;
+    Ok((route, operation))
+}
+
+/// Does what has been decided on.
+async fn perform(
+    storage: &Storage,
+    caller: Caller,
+    request: Request,
+    route: Route,
+    operation: Operation,
+) -> Result<Response, Error> {
     let query = Query::parse(request.uri().query());
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    let storage = &api.storage;
     match (operation, route) {
         (Operation::ListRepositories, _) => lists::repositories(storage, caller, &query).await,
         (Operation::ListTags, Route::Tags(name)) => lists::tags(storage, name, &query).await,

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// A container registry: stores images and serves them by the OCI Distribution specification.
 ///
 /// `berth-registry serve --root ./data` is a complete registry for this machine. With --listen, --tls-cert and
-/// --tls-key others reach it; then a channel (see --channel-listen) says who may do what.
+/// --tls-key others reach it; then a policy (see --policy) says who may do what, or an operator does
+/// (see --channel-listen).
 #[derive(Debug, Parser)]
 #[command(name = "berth-registry", version, max_term_width = 110)]
 pub struct Cli {
@@ -56,6 +57,37 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_HEALTH_LISTEN", value_name = "ADDR")]
     health_listen: Option<SocketAddr>,
 
+    /// A policy in YAML or JSON that says who may do what: nobody else may do anything. Read again within seconds
+    /// when it changes; one that can't be used is refused whole, and the former one goes on deciding.
+    ///
+    /// An example, in which the robot `ci` pushes to `team/…`, people with a password read there, and everybody
+    /// reads `team/web`:
+    ///
+    ///     logins:
+    ///     - username: ci
+    ///       secrets: [<SHA-256 of a random secret, hexadecimal>]
+    ///     htpasswd: |
+    ///       alice:$2y$10$…
+    ///     repositories:
+    ///     - path: team/*
+    ///       access:
+    ///       - {user: ci, role: Writer}
+    ///       - {user: alice, role: Reader}
+    ///     - path: team/web
+    ///       visibility: Public
+    ///       access:
+    ///       - {user: ci, role: Writer}
+    ///
+    /// The README explains every field.
+    #[arg(
+        long,
+        env = "BERTH_POLICY",
+        value_name = "FILE",
+        conflicts_with_all = ["open", "channel_listen"],
+        verbatim_doc_comment
+    )]
+    policy: Option<PathBuf>,
+
     /// Address of the channel, through which an operator says who may do what: PUT /v1/policy, GET /v1/status. Only
     /// clients with a certificate of --channel-ca are let in. With a channel nobody has access to the registry
     /// before a policy is there; the last one is kept in the root and decides from the next start on.
@@ -79,7 +111,7 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_CHANNEL_CA", value_name = "FILE", requires = "channel_listen")]
     channel_ca: Option<PathBuf>,
 
-    /// Without a channel, serve anonymously also where others can reach it: everybody may read, overwrite and delete
+    /// Without a policy or channel, serve anonymously also where others can reach it: everybody may read, overwrite and delete
     /// everything.
     #[arg(long, env = "BERTH_OPEN", conflicts_with = "channel_listen")]
     open: bool,
@@ -100,10 +132,21 @@ pub struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: Option<channel::tls::Files>,
     pub(crate) health: Option<SocketAddr>,
-    pub(crate) channel: Option<Channel>,
+    pub(crate) access: WhoDecides,
     pub(crate) grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+}
+
+/// Who says who may do what.
+#[derive(Debug)]
+pub(crate) enum WhoDecides {
+    /// Nobody: everybody may do everything.
+    Nobody,
+    /// A file.
+    Policy(PathBuf),
+    /// An operator.
+    Channel(Channel),
 }
 
 /// Where the operator reaches this registry.
@@ -119,8 +162,7 @@ pub enum InvalidConfig {
     /// Nobody asked for the whole network to be let in.
     #[error(
         "refusing to serve anonymously on {0}: whoever reaches it could read, overwrite and delete everything. Listen \
-         on a loopback address (--listen 127.0.0.1:5000), give a channel that says who may do what \
-         (--channel-listen), or say --open if that is what you want"
+         on a loopback address (--listen 127.0.0.1:5000), give a policy that says who may do what (--policy), or say --open if that is what you want"
     )]
     Anonymous(SocketAddr),
 }
@@ -135,6 +177,7 @@ impl TryFrom<ServeArgs> for Config {
             tls_cert,
             tls_key,
             health_listen,
+            policy,
             channel_listen,
             channel_cert,
             channel_key,
@@ -143,7 +186,7 @@ impl TryFrom<ServeArgs> for Config {
             grace_seconds,
             log_format,
         } = args;
-        if channel_listen.is_none() && !open && !listen.ip().is_loopback() {
+        if policy.is_none() && channel_listen.is_none() && !open && !listen.ip().is_loopback() {
             return Err(InvalidConfig::Anonymous(listen));
         }
         // That these are given together was checked when the command line was parsed.
@@ -151,12 +194,17 @@ impl TryFrom<ServeArgs> for Config {
             cert.zip(key).map(|(cert, key)| channel::tls::Files { cert, key, client_ca })
         };
         let channel = channel_listen.zip(files(channel_cert, channel_key, channel_ca));
+        let access = match (policy, channel) {
+            (Some(policy), _) => WhoDecides::Policy(policy),
+            (None, Some((listen, tls))) => WhoDecides::Channel(Channel { listen, tls }),
+            (None, None) => WhoDecides::Nobody,
+        };
         Ok(Self {
             root,
             listen,
             tls: files(tls_cert, tls_key, None),
             health: health_listen,
-            channel: channel.map(|(listen, tls)| Channel { listen, tls }),
+            access,
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })
@@ -193,10 +241,19 @@ mod tests {
     fn a_channel_is_given_whole() {
         let whole = "--channel-listen 0.0.0.0:8082 --channel-cert c --channel-key k --channel-ca a";
         let config_with_channel = config(&format!("--listen 0.0.0.0:5000 {whole}")).unwrap();
-        assert!(config_with_channel.channel.unwrap().tls.client_ca.is_some(), "the channel is mutual TLS");
+        let WhoDecides::Channel(channel) = config_with_channel.access else { panic!("no channel") };
+        assert!(channel.tls.client_ca.is_some(), "the channel is mutual TLS");
         assert!(config("--channel-listen 0.0.0.0:8082 --channel-cert c --channel-key k").is_err());
         assert!(config("--channel-ca a").is_err());
         assert!(config(&format!("--open {whole}")).is_err());
         assert!(config("--tls-cert c").is_err());
+        assert!(config(&format!("--policy p {whole}")).is_err());
+    }
+
+    #[test]
+    fn a_policy_file_lets_others_reach_the_registry() {
+        let access = config("--listen 0.0.0.0:5000 --policy p.yaml").unwrap().access;
+        assert!(matches!(access, WhoDecides::Policy(file) if file.as_os_str() == "p.yaml"));
+        assert!(config("--policy p.yaml --open").is_err());
     }
 }

@@ -71,7 +71,7 @@ impl Control {
         };
         match parse(&json).and_then(|policy| Rules::new(&policy)) {
             Ok(rules) => {
-                tracing::info!(revision = rules.revision(), "the kept policy decides");
+                tracing::info!("going on with the policy that was kept");
                 self.access.install(rules);
             }
             Err(error) => tracing::error!(%error, "the kept policy can't be used, waiting for a new one"),
@@ -89,7 +89,6 @@ impl Control {
         }
         let json = serde_json::to_vec(&policy).map_err(storage::Error::Encode)?;
         self.storage.save_policy(json).await?;
-        tracing::info!(revision = rules.revision(), logins = policy.logins.len(), "a new policy decides");
         self.access.install(rules);
         Ok(())
     }
@@ -107,7 +106,7 @@ impl Control {
 }
 
 fn parse(json: &[u8]) -> Result<Policy, InvalidPolicy> {
-    serde_json::from_slice(json).map_err(|error| InvalidPolicy::Json(error.to_string()))
+    serde_json::from_slice(json).map_err(|error| InvalidPolicy::Syntax(error.to_string()))
 }
 
 async fn put_policy(State(control): State<Control>, json: Bytes) -> Result<Json<ReplicaStatus>, Error> {

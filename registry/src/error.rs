@@ -1,5 +1,7 @@
 //! Everything that can go wrong with a request, and the one place that says which status and OCI code it gets.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
@@ -13,16 +15,18 @@ use oci::{
 };
 use serde_json::json;
 
-use crate::{access::Refusal, storage};
-
-/// What asks clients for a username and password.
-const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="berth", charset="UTF-8""#);
+use crate::{
+    access::{Origin, Refusal, Wanted, ask},
+    storage,
+};
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("authentication required")]
-    Unauthorized,
+    #[error("{message}")]
+    Unauthorized { message: String, challenge: HeaderValue },
+    #[error("too many failed attempts to log in: try again in {} s", seconds(*.0))]
+    TooManyAttempts(Duration),
     #[error("repository `{0}` does not exist or access is denied")]
     Denied(RepoName),
     #[error("{0}")]
@@ -74,19 +78,45 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Refusals speak of the repository that the request is about.
-    pub(crate) fn refused(refusal: Refusal, repository: &RepoName) -> Self {
-        match refusal {
-            Refusal::Unauthorized => Self::Unauthorized,
-            Refusal::Denied => Self::Denied(repository.clone()),
-        }
+    /// Refusals speak of what the request is about, and say how to get further.
+    pub(crate) fn refused(refusal: Refusal, wanted: Wanted<'_>, origin: Option<&Origin>) -> Self {
+        let (message, error) = match (refusal, wanted) {
+            (Refusal::TooManyAttempts(wait), _) => return Self::TooManyAttempts(wait),
+            (Refusal::Denied, Wanted::Action(_, repository)) => return Self::Denied(repository.clone()),
+            (Refusal::NoCredentials | Refusal::Denied, _) => ("authentication required".to_owned(), None),
+            (Refusal::WrongCredentials, _) => {
+                ("authentication failed: unknown username or wrong password".to_owned(), None)
+            }
+            (Refusal::InvalidToken, _) => {
+                ("the token has expired or was revoked: get another one".to_owned(), Some("invalid_token"))
+            }
+            (Refusal::InsufficientScope, Wanted::Action(_, repository)) => {
+                (Self::Denied(repository.clone()).to_string(), Some("insufficient_scope"))
+            }
+            (Refusal::InsufficientScope, _) => {
+                ("the token is not for this".to_owned(), Some("insufficient_scope"))
+            }
+        };
+        Self::Unauthorized { message, challenge: ask(origin, wanted.scope().as_deref(), error) }
+    }
+
+    /// Whether it says that something is there or not, which is only for those who may read.
+    pub(crate) fn tells_what_is_there(&self) -> bool {
+        matches!(
+            self,
+            Self::RepositoryUnknown(_)
+                | Self::BlobUnknown(_)
+                | Self::ManifestUnknown(_)
+                | Self::Needed { .. }
+        )
     }
 
     /// The status and the code: here and nowhere else.
     fn kind(&self) -> (StatusCode, ErrorCode) {
         use oci::name::InvalidReference;
         match self {
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
+            Self::TooManyAttempts(_) => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
             Self::Denied(_) => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             Self::Route(InvalidRoute::Unknown) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
             Self::Route(InvalidRoute::Name(_)) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
@@ -159,8 +189,11 @@ impl Error {
         let mut response = (status, [(header::CONTENT_TYPE, json)], Body::from(body)).into_response();
         let headers = response.headers_mut();
         match self {
-            Self::Unauthorized => {
-                headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+            Self::Unauthorized { challenge, .. } => {
+                headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+            }
+            Self::TooManyAttempts(wait) => {
+                headers.insert(header::RETRY_AFTER, seconds(*wait).into());
             }
             Self::Method(_, allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -174,4 +207,9 @@ impl Error {
         }
         response
     }
+}
+
+/// Whole seconds, never too few.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

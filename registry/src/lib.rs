@@ -15,6 +15,7 @@ mod control;
 mod error;
 mod health;
 mod metrics;
+mod policy_file;
 mod range;
 mod serve;
 mod storage;

@@ -26,10 +26,11 @@ use self::connections::Connections;
 use crate::{
     access::Access,
     api::{self, Api},
-    config::{Channel, Config},
+    config::{Channel, Config, WhoDecides},
     control::Control,
     health::{self, Health},
     metrics::Metrics,
+    policy_file::{self, PolicyFile},
     storage::{self, Storage},
 };
 
@@ -53,6 +54,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The policy can't be used.
+    #[error(transparent)]
+    Policy(#[from] policy_file::Error),
     /// Certificates can't be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -60,11 +64,14 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, channel, grace, log_format: _ } = config;
+    let Config { root, listen, tls, health, access: decides, grace, log_format: _ } = config;
     let storage = Storage::open(&root).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let draining = Arc::new(AtomicBool::new(false));
-    let access = if channel.is_some() { Access::without_policy() } else { Access::Open };
+    let access = match decides {
+        WhoDecides::Nobody => Access::Open,
+        _ => Access::without_policy(&storage.token_key()?).map_err(|error| Error::Runtime(error.into()))?,
+    };
 
     let mut signals = Signals::new().map_err(Error::Runtime)?;
     let (work, probes) = (CancellationToken::new(), CancellationToken::new());
@@ -79,16 +86,19 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         };
         probing.start("health", address, None, health::router(state), &probes).await?;
     }
-    let in_the_clear = tls.is_none();
-    if let Some(Channel { listen, tls }) = channel {
-        let control = Control::new(access.clone(), storage.clone());
-        control.load().map_err(|error| Error::Root(error.to_string()))?;
-        if in_the_clear {
-            tracing::warn!("passwords travel in the clear: give --tls-cert and --tls-key");
-        }
-        serving.start("channel", listen, Some(tls), control.router(), &work).await?;
+    if tls.is_none() && !matches!(decides, WhoDecides::Nobody) {
+        tracing::warn!("passwords travel in the clear: give --tls-cert and --tls-key");
     }
-    let api = Arc::new(Api { access, storage: storage.clone(), metrics });
+    match decides {
+        WhoDecides::Nobody => {}
+        WhoDecides::Policy(path) => serving.follow(PolicyFile::load(path, access.clone())?, &work),
+        WhoDecides::Channel(Channel { listen, tls }) => {
+            let control = Control::new(access.clone(), storage.clone());
+            control.load()?;
+            serving.start("channel", listen, Some(tls), control.router(), &work).await?;
+        }
+    }
+    let api = Arc::new(Api { access, storage: storage.clone(), metrics, tls: tls.is_some() });
     let router = Router::new().fallback(api::handle).with_state(api);
     serving.start("registry", listen, tls, router, &work).await?;
     let sweeper = tokio::spawn(sweep(storage));
@@ -159,6 +169,14 @@ impl Servers {
         Ok(())
     }
 
+    /// Looks at a policy's file until `end`.
+    fn follow(&mut self, policy: PolicyFile, end: &CancellationToken) {
+        let following = end.clone().run_until_cancelled_owned(policy.follow());
+        self.0.spawn(async move {
+            following.await;
+        });
+    }
+
     /// Waits until all have ended.
     async fn end(&mut self) {
         while self.0.join_next().await.is_some() {}
@@ -181,6 +199,12 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        Self::Root(error.to_string())
     }
 }
 

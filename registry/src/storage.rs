@@ -237,6 +237,11 @@ impl Storage {
         self.0.damaged()
     }
 
+    /// The key that signs tokens, shared by all who serve this storage; blocks.
+    pub(crate) fn token_key(&self) -> Result<Vec<u8>, Error> {
+        self.0.token_key()
+    }
+
     /// The last policy that was kept; blocks.
     pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {
         self.0.load_policy()

@@ -18,9 +18,9 @@ pub(crate) fn policy(key: &RegistryKey) -> Policy {
     let login = |username: &str, role| Login {
         username: username.into(),
         secrets: vec![SecretHash::of(key.password(username).as_bytes())],
-        role,
+        role: Some(role),
     };
-    Policy { logins: vec![login(ADMIN, Role::Admin), login(READER, Role::Reader)] }
+    Policy { logins: vec![login(ADMIN, Role::Admin), login(READER, Role::Reader)], ..Policy::default() }
 }
 
 /// The administrator's login, for people and programs that push.

@@ -1,10 +1,10 @@
-//! Basic authentication (RFC 7617): a username without a colon, then a secret.
+//! The Authorization header: Basic (RFC 7617: a username without a colon, then a secret) and Bearer (RFC 6750).
 
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use http::{HeaderMap, header};
+use http::HeaderValue;
 
 /// Some clients leave the padding away.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -13,36 +13,40 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// What a client presents. Not printed anywhere.
-pub(super) struct Credentials {
-    pub(super) username: Vec<u8>,
-    pub(super) secret: Vec<u8>,
+pub(crate) struct Credentials {
+    pub(crate) username: Vec<u8>,
+    pub(crate) secret: Vec<u8>,
 }
 
-/// Reads the Authorization header; none where it is missing or anything else.
-pub(super) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
-    let header = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = header.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let mut username = BASE64.decode(encoded.trim()).ok()?;
+/// A username and secret; none where the header is anything else.
+pub(super) fn credentials(header: &HeaderValue) -> Option<Credentials> {
+    let encoded = of_scheme(header, "basic")?;
+    let mut username = BASE64.decode(encoded).ok()?;
     let colon = username.iter().position(|&byte| byte == b':')?;
     let secret = username.split_off(colon + 1);
     username.pop();
     Some(Credentials { username, secret })
 }
 
+/// A token; none where the header is anything else.
+pub(super) fn bearer(header: &HeaderValue) -> Option<&str> {
+    of_scheme(header, "bearer")
+}
+
+fn of_scheme<'a>(header: &'a HeaderValue, wanted: &str) -> Option<&'a str> {
+    let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(wanted).then(|| rest.trim())
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
 
     fn parse(value: &str) -> Option<(Vec<u8>, Vec<u8>)> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).ok()?);
-        credentials(&headers).map(|credentials| (credentials.username, credentials.secret))
+        credentials(&HeaderValue::from_str(value).ok()?)
+            .map(|credentials| (credentials.username, credentials.secret))
     }
 
     #[test]
@@ -60,6 +64,15 @@ mod tests {
         for value in ["", "Basic", "Basic ", "Basic ????", "Basic YWRtaW4=", "Bearer YTpi", "YTpi"] {
             assert_eq!(parse(value), None, "{value}");
         }
+    }
+
+    #[test]
+    fn tokens() {
+        let parse = |value| bearer(&HeaderValue::from_static(value)).map(str::to_owned);
+        assert_eq!(parse("Bearer abc.def"), Some("abc.def".to_owned()));
+        assert_eq!(parse("bearer  abc"), Some("abc".to_owned()));
+        assert_eq!(parse("Basic YTpi"), None);
+        assert_eq!(parse("Bearer"), None);
     }
 
     proptest! {

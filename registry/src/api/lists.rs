@@ -10,11 +10,7 @@ use super::{
     answer::{json, with_next},
     query::Query,
 };
-use crate::{
-    access::{Action, Caller},
-    error::Error,
-    storage::Storage,
-};
+use crate::{access::Caller, error::Error, storage::Storage};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Largest page, and the one that is sent to who does not ask for a size.
@@ -28,7 +24,7 @@ pub(super) async fn repositories(
     query: &Query,
 ) -> Result<Response, Error> {
     let last = query.get("last").map(str::to_owned);
-    let readable = move |name: &RepoName| caller.may(Action::MetadataRead, name);
+    let readable = move |name: &RepoName| caller.may_list(name);
     let n = page_size(query)?;
     let (page, more) = storage.repositories(last, n, readable).await?;
     let response = json("application/json", &json!({ "repositories": page }));

@@ -4,13 +4,17 @@ use http::Method;
 use oci::Route;
 use prometheus_client::encoding::EncodeLabelValue;
 
-use crate::{access::Action, error::Error};
+use crate::{
+    access::{Action, Wanted},
+    error::Error,
+};
 
 /// Everything that the API can do. Also a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Operation {
     /// Not known, or not got so far.
     Other,
+    IssueToken,
     Ping,
     ListRepositories,
     ListTags,
@@ -73,11 +77,20 @@ impl Operation {
         found.map(|(_, operation)| *operation).ok_or_else(|| Error::Method(method.clone(), allowed))
     }
 
-    /// The one action that decides; none where a valid login is enough.
-    pub(super) fn action(self) -> Option<Action> {
+    /// What is decided on before anything else happens.
+    pub(super) fn wanted(self, route: &Route) -> Wanted<'_> {
+        match (self.action(), route.repository()) {
+            (Some(action), Some(repository)) => Wanted::Action(action, repository),
+            _ if self == Self::ListRepositories => Wanted::Catalog,
+            _ => Wanted::Entry,
+        }
+    }
+
+    /// The one action that decides.
+    fn action(self) -> Option<Action> {
         match self {
             // What the catalog shows is decided for each repository.
-            Self::Other | Self::Ping | Self::ListRepositories => None,
+            Self::Other | Self::IssueToken | Self::Ping | Self::ListRepositories => None,
             Self::ListTags | Self::ListReferrers => Some(Action::MetadataRead),
             Self::CheckBlob | Self::PullBlob | Self::CheckManifest | Self::PullManifest => {
                 Some(Action::ContentRead)

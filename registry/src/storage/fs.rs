@@ -33,6 +33,8 @@ use super::{Error, IoContext as _, OpenError, Usage, busy::Busy};
 
 /// Repositories share this many locks.
 const LOCKS: usize = 64;
+/// Bytes of the key that signs tokens.
+const TOKEN_KEY: usize = 32;
 
 /// An open root. There is at most one at a time for each, on the whole machine.
 #[derive(Debug)]
@@ -92,6 +94,19 @@ impl Store {
 
     pub(crate) fn save_policy(&self, policy: &[u8]) -> Result<(), Error> {
         self.durable.write(&self.layout.policy(), policy)
+    }
+
+    /// Makes the key where there is none yet.
+    pub(crate) fn token_key(&self) -> Result<Vec<u8>, Error> {
+        let path = self.layout.token_key();
+        if let Some(key) = read_if_there(&path)? {
+            let what = "it should hold a key of 32 bytes: remove it, and a new one is made";
+            return if key.len() == TOKEN_KEY { Ok(key) } else { Err(Error::Damaged { path, what }) };
+        }
+        let mut key = vec![0; TOKEN_KEY];
+        getrandom::fill(&mut key).map_err(io::Error::from).at("make a key for", &path)?;
+        self.durable.write_secret(&path, &key)?;
+        Ok(key)
     }
 
     /// How full the file system is.

@@ -115,7 +115,8 @@ async fn p32_who_may_do_what() {
             let path = path.replace(' ', "%20");
             let answer = client.get(&path).await;
             let answer = answer.expect_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized);
-            assert!(answer.header("www-authenticate").starts_with("Basic realm="));
+            let realm = format!(r#"Bearer realm="https://{}/token""#, server.address("registry"));
+            assert!(answer.header("www-authenticate").starts_with(&realm));
         }
     }
     for path in [

@@ -50,6 +50,11 @@ impl Client {
         self
     }
 
+    pub(crate) fn bearer(mut self, token: &str) -> Self {
+        self.authorization = Some(format!("Bearer {token}"));
+        self
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

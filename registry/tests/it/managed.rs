@@ -83,9 +83,10 @@ impl Operator {
 }
 
 pub(crate) fn login(username: &str, secret: &str, role: Role) -> Login {
-    Login { username: username.into(), secrets: vec![SecretHash::of(secret.as_bytes())], role }
+    Login { username: username.into(), secrets: vec![SecretHash::of(secret.as_bytes())], role: Some(role) }
 }
 
 pub(crate) fn policy() -> Policy {
-    Policy { logins: vec![login("admin", "all", Role::Admin), login("reader", "some", Role::Reader)] }
+    let logins = vec![login("admin", "all", Role::Admin), login("reader", "some", Role::Reader)];
+    Policy { logins, ..Policy::default() }
 }

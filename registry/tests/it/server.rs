@@ -102,6 +102,11 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// All that was logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
     /// The first log line that `wanted` accepts, now or a little later.
     pub(crate) fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     image::{descriptor, image, noise, sha256},
     managed::{Managed, policy},
+    policy_file::Standalone,
     server::Server,
 };
 
@@ -85,5 +86,56 @@ async fn skopeo_pushes_as_admin_and_pulls_as_reader_over_tls() {
         let arguments = [&push[..], &[refused, &local, &other]].concat();
         let output = Command::new("skopeo").args(arguments).output().unwrap();
         assert!(!output.status.success(), "{refused} could push");
+    }
+}
+
+#[tokio::test]
+async fn skopeo_logs_in_and_works_with_tokens() {
+    let standalone = Standalone::start();
+    let folder = standalone.folder.path();
+    let manifest = write_layout(&folder.join("image"));
+    let local = format!("oci:{}:v1", folder.join("image").display());
+    let registry = format!("localhost:{}", standalone.server.address("registry").port());
+    let auth = folder.join("auth.json");
+    let auth = ["--authfile", auth.to_str().unwrap()];
+    let insecure = "--tls-verify=false";
+
+    let login = |password| {
+        let credentials = ["--username", "ci", "--password", password, insecure, registry.as_str()];
+        Command::new("skopeo").arg("login").args(auth).args(credentials).output().unwrap()
+    };
+    assert!(!login("wrong").status.success());
+    assert!(login("secret").status.success());
+
+    let image = format!("docker://{registry}/team/app:v1");
+    skopeo(
+        &[&["copy", "--preserve-digests", "--dest-tls-verify=false"], &auth[..], &[&local, &image]].concat(),
+    );
+    // What is there already is mounted from the repository that skopeo has seen it in.
+    let other = format!("docker://{registry}/team/other:v1");
+    let both = ["copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    skopeo(&[&both[..], &auth[..], &[&image, &other]].concat());
+    let public = format!("docker://{registry}/team/web:v1");
+    let admin = ["copy", "--dest-tls-verify=false", "--preserve-digests", "--dest-creds", "admin:secret"];
+    skopeo(&[&admin[..], &[&local, &public]].concat());
+    let raw = skopeo(&["inspect", "--raw", "--no-creds", insecure, &public]).stdout;
+    assert_eq!(raw, manifest, "without credentials");
+    let raw = skopeo(&["inspect", "--raw", "--creds", "alice:secret", insecure, &image]).stdout;
+    assert_eq!(raw, manifest, "with a password");
+    skopeo(&["delete", "--creds", "admin:secret", insecure, &other]);
+
+    let denied =
+        [&["copy", "--dest-tls-verify=false", "--dest-creds", "alice:secret"][..], &[&local, &image]];
+    for arguments in [denied.concat(), vec!["inspect", "--raw", "--no-creds", insecure, &image]] {
+        let output = Command::new("skopeo").args(&arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?} worked");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("does not exist or access is denied"), "{said}");
+    }
+    let paths = ["GET /token", "GET /v2/", "POST /v2/team/app/blobs/uploads/"];
+    let log = standalone.server.log();
+    for path in paths {
+        let (method, path) = path.split_once(' ').unwrap();
+        assert!(log.contains(&format!(r#""method":"{method}","path":"{path}""#)), "{path}");
     }
 }

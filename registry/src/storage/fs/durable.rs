@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -32,8 +33,18 @@ impl Durable {
 
     /// Makes `bytes` the content of `path`.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.write_with(path, bytes, 0o666)
+    }
+
+    /// The same for what nobody else on the machine may read.
+    pub(super) fn write_secret(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.write_with(path, bytes, 0o600)
+    }
+
+    fn write_with(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
         let tmp = self.tmp.join(Uuid::new_v4().to_string());
-        let written = write_and_sync(&tmp, bytes).at("write", &tmp).and_then(|()| self.rename(&tmp, path));
+        let written =
+            write_and_sync(&tmp, bytes, mode).at("write", &tmp).and_then(|()| self.rename(&tmp, path));
         if written.is_err() {
             // What is left would go at the next start anyway.
             let _ = fs::remove_file(&tmp);
@@ -75,8 +86,8 @@ impl Durable {
     }
 }
 
-fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
+fn write_and_sync(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -4,6 +4,7 @@
 //! berth.json                                   the version of this layout
 //! lock                                         held by the one server that writes here
 //! policy.json                                  the last policy that the operator sent
+//! token.key                                    signs tokens; who knows it is whoever they like
 //! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
 //! quarantine/                                  content that was found damaged; nothing is served from here
 //! uploads/<session>/{session.json,data}        what clients are sending; goes away after a day without a byte
@@ -54,6 +55,10 @@ impl Layout {
 
     pub(super) fn policy(&self) -> PathBuf {
         self.root.join("policy.json")
+    }
+
+    pub(super) fn token_key(&self) -> PathBuf {
+        self.root.join("token.key")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {

@@ -1,0 +1,173 @@
+//! Who there is, and what proves it. A name that does not exist costs an attempt as much as one that does.
+
+use std::{collections::HashMap, sync::Arc};
+
+use channel::policy::{Policy, SecretHash};
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::{basic::Credentials, htpasswd, invalid::InvalidPolicy, permissions::Permissions};
+
+/// More users than a registry has any use for.
+const MAX_USERS: usize = 100_000;
+/// While a rotation overlaps there are two; more than this is a mistake.
+const MAX_SECRETS: usize = 16;
+
+/// One of the users of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct UserId(u32);
+
+/// Says in a token which secret or password it was got with, so that the token goes when that goes. Tells nothing of
+/// the secret: what is hashed here carries 128 bits or more that nobody else knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 16]);
+
+#[derive(Default)]
+pub(super) struct Users {
+    by_name: HashMap<Box<str>, UserId>,
+    all: Vec<User>,
+    /// The hash that takes longest, for attempts that have none of their own.
+    decoy: Option<(u32, Arc<str>)>,
+}
+
+struct User {
+    proof: Proof,
+    /// What the user may do in every repository.
+    everywhere: Permissions,
+}
+
+enum Proof {
+    Secrets(Box<[SecretHash]>),
+    Password(Arc<str>),
+}
+
+/// What looking at credentials gave.
+pub(super) enum Attempt {
+    /// A generated secret, and it is right.
+    Right(UserId, Fingerprint),
+    /// Wrong, and there is nothing more to look at.
+    Wrong,
+    /// The password decides, by this hash. Without a user it is only there to take the time.
+    Password(Option<UserId>, Arc<str>),
+}
+
+impl Users {
+    pub(super) fn new(policy: &Policy) -> Result<Self, InvalidPolicy> {
+        let mut users = Self::default();
+        for login in &policy.logins {
+            let many = login.secrets.len();
+            if many == 0 {
+                return Err(InvalidPolicy::NoSecret(login.username.clone()));
+            } else if many > MAX_SECRETS {
+                return Err(InvalidPolicy::TooManySecrets(login.username.clone(), many));
+            }
+            let proof = Proof::Secrets(login.secrets.clone().into());
+            users.add(&login.username, User { proof, everywhere: Permissions::role(login.role) })?;
+        }
+        for entry in htpasswd::parse(policy.htpasswd.as_str())? {
+            let hash: Arc<str> = entry.hash.into();
+            if users.decoy.as_ref().is_none_or(|(cost, _)| *cost < entry.cost) {
+                users.decoy = Some((entry.cost, Arc::clone(&hash)));
+            }
+            let proof = Proof::Password(hash);
+            users.add(entry.username, User { proof, everywhere: Permissions::default() })?;
+        }
+        Ok(users)
+    }
+
+    fn add(&mut self, username: &str, user: User) -> Result<(), InvalidPolicy> {
+        if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
+            return Err(InvalidPolicy::Username(username.escape_debug().to_string()));
+        }
+        let id = u32::try_from(self.all.len()).ok().filter(|_| self.all.len() < MAX_USERS);
+        let id = UserId(id.ok_or(InvalidPolicy::TooManyUsers(MAX_USERS))?);
+        if self.by_name.insert(username.into(), id).is_some() {
+            return Err(InvalidPolicy::Duplicate(username.to_owned()));
+        }
+        self.all.push(user);
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn find(&self, username: &str) -> Option<UserId> {
+        self.by_name.get(username).copied()
+    }
+
+    pub(super) fn everywhere(&self, user: UserId) -> Permissions {
+        self.get(user).map(|user| user.everywhere).unwrap_or_default()
+    }
+
+    /// Compares every byte of every secret of the user, or of as good as one where there is no such user.
+    pub(super) fn attempt(&self, credentials: &Credentials) -> Attempt {
+        let secret = SecretHash::of(&credentials.secret);
+        let id = std::str::from_utf8(&credentials.username).ok().and_then(|name| self.find(name));
+        let mut right = None;
+        match id.and_then(|id| self.get(id)).map(|user| &user.proof) {
+            Some(Proof::Password(hash)) => return Attempt::Password(id, Arc::clone(hash)),
+            Some(Proof::Secrets(secrets)) => {
+                for known in secrets {
+                    if bool::from(equal(known, &secret)) {
+                        right = Some(fingerprint(known.as_bytes()));
+                    }
+                }
+            }
+            None => {
+                std::hint::black_box(equal(&SecretHash::of(b""), &secret));
+            }
+        }
+        match (id.zip(right), &self.decoy) {
+            (Some((id, fingerprint)), _) => Attempt::Right(id, fingerprint),
+            (None, Some((_, hash))) => Attempt::Password(None, Arc::clone(hash)),
+            (None, None) => Attempt::Wrong,
+        }
+    }
+
+    /// Whether the secret or password with this fingerprint still opens the user.
+    pub(super) fn still_has(&self, user: UserId, known: Fingerprint) -> bool {
+        match self.get(user).map(|user| &user.proof) {
+            Some(Proof::Secrets(secrets)) => {
+                secrets.iter().any(|secret| fingerprint(secret.as_bytes()) == known)
+            }
+            Some(Proof::Password(hash)) => fingerprint(hash.as_bytes()) == known,
+            None => false,
+        }
+    }
+
+    fn get(&self, user: UserId) -> Option<&User> {
+        self.all.get(usize::try_from(user.0).ok()?)
+    }
+}
+
+/// Hashes stay out of logs.
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Users({})", self.all.len())
+    }
+}
+
+impl Fingerprint {
+    pub(super) fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+/// Of a secret's hash, or of a password's.
+pub(super) fn fingerprint(hash: &[u8]) -> Fingerprint {
+    let digest = Sha256::new().chain_update(b"berth credential\0").chain_update(hash).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Fingerprint(bytes)
+}
+
+fn equal(a: &SecretHash, b: &SecretHash) -> Choice {
+    a.as_bytes().ct_eq(b.as_bytes())
+}
