@@ -14,10 +14,12 @@ mod config;
 mod control;
 mod error;
 mod health;
+mod maintenance;
 mod metrics;
 mod range;
 mod serve;
 mod storage;
 
 pub use config::{Cli, Command, Config, InvalidConfig, LogFormat, ServeArgs};
+pub use maintenance::{CheckArgs, CollectionArgs, GcArgs, check, gc};
 pub use serve::{Error, serve};

@@ -4,9 +4,14 @@
 //! block and are called off the runtime's threads.
 
 mod blobs;
+mod check;
+mod collect;
+mod disk;
 mod durable;
 mod folder;
+mod index;
 mod layout;
+mod locks;
 mod manifests;
 mod referrers;
 mod repositories;
@@ -14,25 +19,25 @@ mod uploads;
 
 use std::{
     fs::{self, File},
-    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     io,
     path::Path,
     sync::{
-        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use oci::RepoName;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::uploads::Upload;
-use self::{durable::Durable, layout::Layout};
+pub(crate) use self::{
+    check::{Problem, Severity},
+    collect::{Collected, Collecting},
+    layout::VERSION as LAYOUT_VERSION,
+    uploads::Upload,
+};
+use self::{durable::Durable, layout::Layout, locks::Locks};
 use super::{Error, IoContext as _, OpenError, Usage, busy::Busy};
-
-/// Repositories share this many locks.
-const LOCKS: usize = 64;
 
 /// An open root. There is at most one at a time for each, on the whole machine.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ pub(crate) struct Store {
     layout: Layout,
     durable: Durable,
     pub(super) busy: Busy,
-    locks: [RwLock<()>; LOCKS],
+    locks: Locks,
     damaged: AtomicU64,
     changes: AtomicU64,
     counted: Mutex<Option<(u64, u64)>>,
@@ -78,7 +83,7 @@ impl Store {
             layout,
             durable,
             busy: Busy::default(),
-            locks: [const { RwLock::new(()) }; LOCKS],
+            locks: Locks::default(),
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
             counted: Mutex::default(),
@@ -92,6 +97,11 @@ impl Store {
 
     pub(crate) fn save_policy(&self, policy: &[u8]) -> Result<(), Error> {
         self.durable.write(&self.layout.policy(), policy)
+    }
+
+    /// Where the process that has this root takes orders.
+    pub(crate) fn control(&self) -> std::path::PathBuf {
+        self.layout.control()
     }
 
     /// How full the file system is.
@@ -109,21 +119,6 @@ impl Store {
 
     fn count_damage(&self) {
         self.damaged.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Pushes to a repository run beside each other, never beside a delete.
-    fn lock_for_push(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
-        self.repository_lock(repository).read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_for_delete(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
-        self.repository_lock(repository).write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn repository_lock(&self, repository: &RepoName) -> &RwLock<()> {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(repository);
-        let index = usize::try_from(hash % LOCKS as u64).unwrap_or_default();
-        &self.locks[index]
     }
 }
 
@@ -151,7 +146,18 @@ fn check_version(layout: &Layout) -> Result<(), OpenError> {
     }
     // Folders of ours may be there when the first start was cut short.
     let ours = |name: &str| {
-        matches!(name, "lock" | "lost+found" | "tmp" | "uploads" | "quarantine" | "blobs" | "repositories")
+        matches!(
+            name,
+            "lock"
+                | "lost+found"
+                | "control.sock"
+                | "tmp"
+                | "uploads"
+                | "quarantine"
+                | "blobs"
+                | "holders"
+                | "repositories"
+        )
     };
     match folder::names(layout.root())?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
