@@ -148,3 +148,6 @@ async fn answer(api: Arc<Api>, request: Request, record: &mut Record) -> Result<
         _ => Ok(([(header::CONTENT_TYPE, "application/json")], Body::from("{}")).into_response()),
     }
 }
+
+#[cfg(test)]
+mod tests;

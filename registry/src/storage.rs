@@ -232,6 +232,12 @@ impl Storage {
         self.0.damaged()
     }
 
+    /// Lets steps on the disk fail.
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> &fs::Faults {
+        self.0.faults()
+    }
+
     /// Where the server of this root takes orders.
     pub(crate) fn control(&self) -> PathBuf {
         self.0.control()

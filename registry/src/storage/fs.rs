@@ -22,14 +22,17 @@ use std::{
     io,
     path::Path,
     sync::{
-        Mutex,
+        Mutex, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use oci::RepoName;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::disk::faults::Faults;
 pub(crate) use self::{
     check::{Problem, Severity},
     collect::{Collected, Collecting},
@@ -99,6 +102,11 @@ impl Store {
         self.durable.write(&self.layout.policy(), policy)
     }
 
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.durable.disk.faults
+    }
+
     /// Where the process that has this root takes orders.
     pub(crate) fn control(&self) -> std::path::PathBuf {
         self.layout.control()
@@ -115,6 +123,20 @@ impl Store {
     /// How often content was found damaged or lost since the start.
     pub(crate) fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Pushes to a repository run beside each other, never beside a delete.
+    fn lock_for_push(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
+        self.locks.push(repository)
+    }
+
+    fn lock_for_delete(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
+        self.locks.delete(repository)
+    }
+
+    /// None where a request has it.
+    fn try_lock_for_delete(&self, repository: &RepoName) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.locks.try_delete(repository)
     }
 
     fn count_damage(&self) {

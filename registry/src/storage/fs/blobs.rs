@@ -85,7 +85,7 @@ impl Store {
 
     /// Takes the blob from the repository, unless a manifest there needs it. Its content stays for the collection.
     pub(crate) fn delete_blob(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
-        let _no_pushes = self.locks.delete(repository);
+        let _no_pushes = self.lock_for_delete(repository);
         if self.marked_size(repository, digest)?.is_none() {
             return Ok(Deleted::Unknown);
         }

@@ -110,7 +110,7 @@ impl Check<'_> {
         }
         let mut problems = Vec::new();
         {
-            let _no_pushes = repository.map(|repository| self.store.locks.delete(repository));
+            let _no_pushes = repository.map(|repository| self.store.lock_for_delete(repository));
             let _nobody_holds = digest.map(|digest| self.store.locks.release(digest));
             for finding in find(self.store)? {
                 problems.push(self.settle(finding)?);

@@ -93,7 +93,7 @@ pub(super) mod faults {
 
     /// Counts steps and fails the ones it is told to.
     #[derive(Debug, Default)]
-    pub(in crate::storage) struct Faults(Mutex<Plan>);
+    pub(crate) struct Faults(Mutex<Plan>);
 
     #[derive(Debug, Default)]
     struct Plan {
@@ -115,12 +115,12 @@ pub(super) mod faults {
         }
 
         /// From now on lets `count` steps fail, the `first` of them counted from 1.
-        pub(in crate::storage) fn plan(&self, first: usize, count: usize, errno: Errno) {
+        pub(crate) fn plan(&self, first: usize, count: usize, errno: Errno) {
             *self.0.lock().unwrap() = Plan { steps: 0, fail: Some((first, count, errno)) };
         }
 
         /// Ends all failing; says how many steps there were since the plan.
-        pub(in crate::storage) fn heal(&self) -> usize {
+        pub(crate) fn heal(&self) -> usize {
             let mut plan = self.0.lock().unwrap();
             plan.fail = None;
             plan.steps

@@ -40,7 +40,7 @@ impl Store {
         bytes: &[u8],
         tags: &[Tag],
     ) -> Result<Put, Error> {
-        let _no_deletes = self.locks.push(repository);
+        let _no_deletes = self.lock_for_push(repository);
         let missing = self.missing(repository, &manifest)?;
         if !missing.is_empty() {
             return Ok(Put::Missing(missing));
@@ -158,7 +158,7 @@ impl Store {
 
     /// Takes a tag away and nothing else.
     pub(crate) fn delete_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Deleted, Error> {
-        let _no_pushes = self.locks.delete(repository);
+        let _no_pushes = self.lock_for_delete(repository);
         let folder = self.layout.repository(repository);
         let digest = self.resolve(repository, tag).unwrap_or_default();
         let removed = self.durable.remove(&folder.tag(tag))?;
@@ -168,7 +168,7 @@ impl Store {
 
     /// Takes a manifest away with its tags, unless an index of the repository needs it.
     pub(crate) fn delete_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
-        let _no_pushes = self.locks.delete(repository);
+        let _no_pushes = self.lock_for_delete(repository);
         let Some(record) = self.record(repository, digest)? else {
             return Ok(Deleted::Unknown);
         };

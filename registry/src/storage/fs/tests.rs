@@ -2,13 +2,14 @@
 
 mod checking;
 mod collecting;
+mod costs;
 mod failing;
 mod racing;
 
 use std::fs::File;
 
 use bytes::Bytes;
-use oci::{Algorithm, Digest, Manifest, Reference, RepoName, manifest};
+use oci::{Algorithm, Digest, Manifest, Reference, manifest};
 use tempfile::TempDir;
 
 use super::*;

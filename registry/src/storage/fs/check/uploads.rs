@@ -22,14 +22,14 @@ impl Check<'_> {
     }
 
     fn upload(&mut self, id: UploadId) -> Result<(), Error> {
-        let Some(_busy) = self.store.busy.try_take(id) else {
-            return Ok(());
-        };
         let folder = self.store.layout.upload(id);
         let is_made = |time: fs::Metadata| time.modified().is_ok_and(|time| is_older(time, MADE));
         if !fs::metadata(&folder).is_ok_and(is_made) {
             return Ok(());
         }
+        let Some(_busy) = self.store.busy.try_take(id) else {
+            return Ok(());
+        };
         self.examine(None, None, |store| {
             if store.is_session(id)? {
                 return Ok(Vec::new());

@@ -1,6 +1,6 @@
 //! What a crash or a client that went away left.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use super::{Kind, Run, is_older};
 use crate::storage::{Error, IoContext as _, UploadId, fs::folder};
@@ -24,22 +24,33 @@ impl Run<'_> {
     }
 
     fn upload(&mut self, id: UploadId) -> Result<(), Error> {
-        // A session that a request works on now is not abandoned.
-        let Some(_busy) = self.store.busy.try_take(id) else {
-            return Ok(());
-        };
         let folder = self.store.layout.upload(id);
-        let data = fs::metadata(folder.join("data"));
-        let bytes = data.as_ref().map_or(0, std::fs::Metadata::len);
-        let touched = data.or_else(|_| fs::metadata(&folder)).and_then(|metadata| metadata.modified());
-        if !touched.is_ok_and(|touched| is_older(touched, self.grace.max(LEAST))) {
+        if self.abandoned(&folder).is_none() {
             return Ok(());
         }
-        if !self.is_dry {
-            self.store.durable.disk.remove_tree(&folder).at("remove", &folder)?;
-        }
+        let bytes = {
+            // A session that a request works on now is not abandoned.
+            let Some(_busy) = self.store.busy.try_take(id) else {
+                return Ok(());
+            };
+            let Some(bytes) = self.abandoned(&folder) else {
+                return Ok(());
+            };
+            if !self.is_dry {
+                self.store.durable.disk.remove_tree(&folder).at("remove", &folder)?;
+            }
+            bytes
+        };
         self.report(Kind::Upload, &folder, bytes);
         Ok(())
+    }
+
+    /// The bytes of a session that received nothing for long.
+    fn abandoned(&self, folder: &Path) -> Option<u64> {
+        let data = fs::metadata(folder.join("data"));
+        let bytes = data.as_ref().map_or(0, fs::Metadata::len);
+        let touched = data.or_else(|_| fs::metadata(folder)).and_then(|metadata| metadata.modified()).ok()?;
+        is_older(touched, self.grace.max(LEAST)).then_some(bytes)
     }
 
     pub(super) fn leftovers(&mut self) -> Result<(), Error> {

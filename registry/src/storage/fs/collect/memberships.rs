@@ -91,7 +91,7 @@ impl Run<'_> {
         let mark = store.layout.repository(repository).blob(digest);
         if !self.is_dry {
             let (Some(_no_pushes), Some(_nobody_holds)) =
-                (store.locks.try_delete(repository), store.locks.try_release(digest))
+                (store.try_lock_for_delete(repository), store.locks.try_release(digest))
             else {
                 return Ok(());
             };
