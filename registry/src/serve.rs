@@ -86,15 +86,14 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
         serving.start("channel", listen, Some(tls), control.router(), &work).await?;
     }
-    let api = Arc::new(Api { access, storage: storage.clone(), metrics });
-    let router = Router::new().fallback(api::handle).with_state(api);
-    serving.start("registry", listen, tls, router, &work).await?;
     let maintenance = Maintenance::new(storage.clone(), collection.grace, work.clone());
     tokio::spawn(maintenance::listen(storage.control(), maintenance.clone()));
     if let Some(interval) = collection.interval {
         tokio::spawn(maintenance.every(interval));
     }
-
+    let api = Arc::new(Api { access, storage, metrics });
+    let router = Router::new().fallback(api::handle).with_state(api);
+    serving.start("registry", listen, tls, router, &work).await?;
     let reason = signals.next().await;
     tracing::info!(reason, grace_seconds = grace.as_secs(), "shutting down");
     draining.store(true, Ordering::Release);

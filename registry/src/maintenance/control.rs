@@ -22,15 +22,22 @@ const MAX_ORDER: u64 = 4096;
 /// An order is sent at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Takes orders until the server ends. A server that can't take any serves all the same.
-pub(crate) async fn listen(path: PathBuf, maintenance: Maintenance) {
-    let listener = match bind(&path) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "`gc` and `check` can't reach this server");
-            return;
+/// Listens at once, and takes orders until the server ends. A server that can't take any serves all the same.
+pub(crate) fn listen(path: PathBuf, maintenance: Maintenance) -> impl Future<Output = ()> + Send {
+    let listener = bind(&path);
+    async move {
+        match listener {
+            Ok(listener) => take_orders(listener, maintenance).await,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "`gc` and `check` can't reach this server");
+            }
         }
-    };
+        // Where this fails the next server does it.
+        let _ = fs::remove_file(path);
+    }
+}
+
+async fn take_orders(listener: UnixListener, maintenance: Maintenance) {
     while let Some(accepted) = maintenance.end.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
@@ -47,7 +54,6 @@ pub(crate) async fn listen(path: PathBuf, maintenance: Maintenance) {
             }
         }
     }
-    let _ = fs::remove_file(path);
 }
 
 /// The root's lock is held, so that a socket which is there is one that a crash left.
