@@ -62,6 +62,41 @@ fn figures(store: &Store, from: u32) {
     );
 }
 
+/// The 99th percentile of a thousand pushes.
+fn p99(store: &Store, from: u32) -> Duration {
+    let mut times: Vec<_> = (from..from + 1000)
+        .map(|n| {
+            let start = Instant::now();
+            put(store, n);
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+/// The same while collection runs over everything, at the pace that it has in a server.
+fn p99_beside_collection(store: &Store, from: u32) -> Duration {
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stretch = Instant::now();
+            let mut go_on = || {
+                if stretch.elapsed() > Duration::from_millis(5) {
+                    std::thread::sleep(stretch.elapsed());
+                    stretch = Instant::now();
+                }
+                !done.load(std::sync::atomic::Ordering::Relaxed)
+            };
+            let how = Collecting { dry_run: false, grace: Duration::from_secs(24 * 3600) };
+            store.collect(how, &mut |_| {}, &mut go_on).unwrap();
+        });
+        let p99 = p99(store, from);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        p99
+    })
+}
+
 #[test]
 #[ignore = "figures for people, minutes long"]
 #[expect(clippy::print_stdout, reason = "figures are what it is for")]
@@ -76,6 +111,8 @@ fn costs_stay_flat() {
         put(&store, n);
     }
     figures(&store, MANIFESTS);
+    let (alone, beside) = (p99(&store, MANIFESTS + 2000), p99_beside_collection(&store, MANIFESTS + 3000));
+    println!("p99 of PUT {alone:?} alone, {beside:?} beside a collection");
     drop(store);
     let start = Instant::now();
     let store = Store::open(root.path()).unwrap();
