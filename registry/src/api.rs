@@ -193,3 +193,6 @@ async fn perform(
         _ => Ok(([(header::CONTENT_TYPE, "application/json")], Body::from("{}")).into_response()),
     }
 }
+
+#[cfg(test)]
+mod tests;

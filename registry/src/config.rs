@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::maintenance::{CheckArgs, Collection, CollectionArgs, GcArgs};
+
 /// A container registry: stores images and serves them by the OCI Distribution specification.
 ///
 /// `berth-registry serve --root ./data` is a complete registry for this machine. With --listen, --tls-cert and
@@ -22,6 +24,22 @@ pub struct Cli {
 pub enum Command {
     /// Serve a root folder until SIGTERM or SIGINT; then finish running transfers and end.
     Serve(Box<ServeArgs>),
+
+    /// Give back the space of what nothing references: blobs that no manifest of their repository needs, content that
+    /// no repository has, abandoned uploads. A server does this by itself, see `serve --gc-interval-seconds`; beside
+    /// one that is running this asks it. Manifests stay, also without tags.
+    ///
+    /// Exit code: 0 done, 1 not done.
+    #[command(verbatim_doc_comment)]
+    Gc(GcArgs),
+
+    /// Verify everything: content against digests, what manifests need, tags, indexes, uploads. Content that does not
+    /// match its digest goes to quarantine/, so that the next push brings it back; all else is left as it is without
+    /// --repair. Beside a server that is running this asks it.
+    ///
+    /// Exit code: 0 nothing that was stored is lost, or all was repaired; 3 damage is left; 1 not checked.
+    #[command(verbatim_doc_comment)]
+    Check(CheckArgs),
 }
 
 /// How log lines look.
@@ -116,6 +134,9 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_OPEN", conflicts_with = "channel_listen")]
     open: bool,
 
+    #[command(flatten)]
+    collection: CollectionArgs,
+
     /// How long running transfers may take to end after SIGTERM, in seconds.
     #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
     grace_seconds: u64,
@@ -133,6 +154,7 @@ pub struct Config {
     pub(crate) tls: Option<channel::tls::Files>,
     pub(crate) health: Option<SocketAddr>,
     pub(crate) access: WhoDecides,
+    pub(crate) collection: Collection,
     pub(crate) grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -183,6 +205,7 @@ impl TryFrom<ServeArgs> for Config {
             channel_key,
             channel_ca,
             open,
+            collection,
             grace_seconds,
             log_format,
         } = args;
@@ -205,6 +228,7 @@ impl TryFrom<ServeArgs> for Config {
             tls: files(tls_cert, tls_key, None),
             health: health_listen,
             access,
+            collection: collection.into(),
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })
@@ -219,8 +243,9 @@ mod tests {
 
     fn config(arguments: &str) -> Result<Config, String> {
         let line = format!("berth-registry serve --root data {arguments}");
-        let Command::Serve(args) =
+        let command =
             Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?.command;
+        let Command::Serve(args) = command else { return Err("not served".to_owned()) };
         Config::try_from(*args).map_err(|error| error.to_string())
     }
 

@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod error;
 mod health;
+mod maintenance;
 mod metrics;
 mod policy_file;
 mod range;
@@ -21,4 +22,5 @@ mod serve;
 mod storage;
 
 pub use config::{Cli, Command, Config, InvalidConfig, LogFormat, ServeArgs};
+pub use maintenance::{CheckArgs, CollectionArgs, GcArgs, check, gc};
 pub use serve::{Error, serve};

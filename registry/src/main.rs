@@ -1,4 +1,4 @@
-//! `berth-registry`: reads the command line, sets up logging, serves.
+//! `berth-registry`: reads the command line, sets up logging, serves; or collects, or checks.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -7,7 +7,11 @@ use registry::{Cli, Command, Config, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse().command;
+    let args = match Cli::parse().command {
+        Command::Serve(args) => args,
+        Command::Gc(args) => return registry::gc(args),
+        Command::Check(args) => return registry::check(args),
+    };
     let config = match Config::try_from(*args) {
         Ok(config) => config,
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),

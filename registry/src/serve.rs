@@ -29,13 +29,11 @@ use crate::{
     config::{Channel, Config, WhoDecides},
     control::Control,
     health::{self, Health},
+    maintenance::{self, Maintenance},
     metrics::Metrics,
     policy_file::{self, PolicyFile},
     storage::{self, Storage},
 };
-
-/// How often abandoned uploads are looked for.
-const SWEEP: Duration = Duration::from_secs(3600);
 
 /// Why the server can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +62,7 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, access: decides, grace, log_format: _ } = config;
+    let Config { root, listen, tls, health, access: decides, collection, grace, log_format: _ } = config;
     let storage = Storage::open(&root).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let draining = Arc::new(AtomicBool::new(false));
@@ -98,11 +96,14 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             serving.start("channel", listen, Some(tls), control.router(), &work).await?;
         }
     }
+    let maintenance = Maintenance::new(storage.clone(), collection.grace, work.clone());
+    tokio::spawn(maintenance::listen(storage.control(), maintenance.clone()));
+    if let Some(interval) = collection.interval {
+        tokio::spawn(maintenance.every(interval));
+    }
     let api = Arc::new(Api { access, storage: storage.clone(), metrics, tls: tls.is_some() });
     let router = Router::new().fallback(api::handle).with_state(api);
     serving.start("registry", listen, tls, router, &work).await?;
-    let sweeper = tokio::spawn(sweep(storage));
-
     let reason = signals.next().await;
     tracing::info!(reason, grace_seconds = grace.as_secs(), "shutting down");
     draining.store(true, Ordering::Release);
@@ -110,24 +111,11 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     if tokio::time::timeout(grace, serving.end()).await.is_err() {
         tracing::warn!("transfers were still running at the end of the grace time");
     }
-    sweeper.abort();
     probes.cancel();
     // Whoever probes right now does not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), probing.end()).await;
     tracing::info!("ended");
     Ok(())
-}
-
-/// Takes abandoned uploads away, now and every hour.
-async fn sweep(storage: Storage) {
-    loop {
-        match storage.expire_uploads().await {
-            Ok(0) => {}
-            Ok(expired) => tracing::info!(expired, "abandoned uploads removed"),
-            Err(error) => tracing::error!(%error, "failed to remove abandoned uploads"),
-        }
-        tokio::time::sleep(SWEEP).await;
-    }
 }
 
 /// Listeners and their connections.

@@ -17,7 +17,10 @@ mod fs;
 mod model;
 mod receive;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
@@ -26,13 +29,10 @@ use self::error::IoContext;
 pub(crate) use self::{
     blob::Blob,
     error::{Error, OpenError},
-    fs::Upload,
+    fs::{Collected, Collecting, LAYOUT_VERSION, Problem, Severity, Upload},
     model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
     receive::{Received, discard, receive},
 };
-
-/// A session to which nothing was sent for so long goes away.
-pub(crate) const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The open storage of one registry. Clones are the same storage.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl Storage {
     }
 
     pub(crate) async fn blob_size(&self, repository: RepoName, digest: Digest) -> Result<Option<u64>, Error> {
-        self.run(move |store| store.blob_size(&repository, &digest)).await
+        self.run(move |store| store.check_blob(&repository, &digest)).await
     }
 
     pub(crate) async fn open_blob(
@@ -134,11 +134,6 @@ impl Storage {
     /// False where there is no such session.
     pub(crate) async fn cancel_upload(&self, repository: RepoName, id: UploadId) -> Result<bool, Error> {
         self.run(move |store| store.cancel_upload(&repository, id)).await
-    }
-
-    /// Takes abandoned sessions away; says how many.
-    pub(crate) async fn expire_uploads(&self) -> Result<usize, Error> {
-        self.run(|store| store.expire_uploads(UPLOAD_LIFETIME)).await
     }
 
     pub(crate) async fn put_manifest(
@@ -240,6 +235,38 @@ impl Storage {
     /// The key that signs tokens, shared by all who serve this storage; blocks.
     pub(crate) fn token_key(&self) -> Result<Vec<u8>, Error> {
         self.0.token_key()
+    }
+
+    /// Lets steps on the disk fail.
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> &fs::Faults {
+        self.0.faults()
+    }
+
+    /// Where the server of this root takes orders.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.0.control()
+    }
+
+    /// Takes away what nothing references; blocks. `report` hears of each thing, `go_on` is asked often, may wait, and
+    /// ends it by saying no.
+    pub(crate) fn collect(
+        &self,
+        how: Collecting,
+        report: &mut dyn FnMut(Collected),
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Error> {
+        self.0.collect(how, report, go_on)
+    }
+
+    /// Looks at everything; blocks. As for [`Self::collect`].
+    pub(crate) fn verify(
+        &self,
+        repair: bool,
+        report: &mut dyn FnMut(Problem),
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Error> {
+        self.0.verify(repair, report, go_on)
     }
 
     /// The last policy that was kept; blocks.

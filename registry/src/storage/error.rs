@@ -28,8 +28,8 @@ pub(crate) enum OpenError {
     #[error("{} is in use by another berth-registry: a root has one server at a time", root.display())]
     Locked { root: PathBuf },
     #[error(
-        "{} has layout version {found}, this berth-registry knows version 1: use a newer one",
-        root.display()
+        "{} has layout version {found}, this berth-registry knows version {}: use the one that made it",
+        root.display(), super::LAYOUT_VERSION
     )]
     Version { root: PathBuf, found: u64 },
     #[error("{} is not empty (it holds `{found}`) and no root of a registry: give an empty folder", root.display())]

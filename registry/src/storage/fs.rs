@@ -4,9 +4,14 @@
 //! block and are called off the runtime's threads.
 
 mod blobs;
+mod check;
+mod collect;
+mod disk;
 mod durable;
 mod folder;
+mod index;
 mod layout;
+mod locks;
 mod manifests;
 mod referrers;
 mod repositories;
@@ -14,11 +19,10 @@ mod uploads;
 
 use std::{
     fs::{self, File},
-    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     io,
     path::Path,
     sync::{
-        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Mutex, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -27,12 +31,17 @@ use oci::RepoName;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::uploads::Upload;
-use self::{durable::Durable, layout::Layout};
+#[cfg(test)]
+pub(crate) use self::disk::faults::Faults;
+pub(crate) use self::{
+    check::{Problem, Severity},
+    collect::{Collected, Collecting},
+    layout::VERSION as LAYOUT_VERSION,
+    uploads::Upload,
+};
+use self::{durable::Durable, layout::Layout, locks::Locks};
 use super::{Error, IoContext as _, OpenError, Usage, busy::Busy};
 
-/// Repositories share this many locks.
-const LOCKS: usize = 64;
 /// Bytes of the key that signs tokens.
 const TOKEN_KEY: usize = 32;
 
@@ -42,7 +51,7 @@ pub(crate) struct Store {
     layout: Layout,
     durable: Durable,
     pub(super) busy: Busy,
-    locks: [RwLock<()>; LOCKS],
+    locks: Locks,
     damaged: AtomicU64,
     changes: AtomicU64,
     counted: Mutex<Option<(u64, u64)>>,
@@ -80,7 +89,7 @@ impl Store {
             layout,
             durable,
             busy: Busy::default(),
-            locks: [const { RwLock::new(()) }; LOCKS],
+            locks: Locks::default(),
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
             counted: Mutex::default(),
@@ -109,6 +118,16 @@ impl Store {
         Ok(key)
     }
 
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.durable.disk.faults
+    }
+
+    /// Where the process that has this root takes orders.
+    pub(crate) fn control(&self) -> std::path::PathBuf {
+        self.layout.control()
+    }
+
     /// How full the file system is.
     pub(crate) fn usage(&self) -> Result<Usage, Error> {
         let root = self.layout.root();
@@ -122,23 +141,22 @@ impl Store {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    fn count_damage(&self) {
-        self.damaged.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Pushes to a repository run beside each other, never beside a delete.
     fn lock_for_push(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
-        self.repository_lock(repository).read().unwrap_or_else(PoisonError::into_inner)
+        self.locks.push(repository)
     }
 
     fn lock_for_delete(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
-        self.repository_lock(repository).write().unwrap_or_else(PoisonError::into_inner)
+        self.locks.delete(repository)
     }
 
-    fn repository_lock(&self, repository: &RepoName) -> &RwLock<()> {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(repository);
-        let index = usize::try_from(hash % LOCKS as u64).unwrap_or_default();
-        &self.locks[index]
+    /// None where a request has it.
+    fn try_lock_for_delete(&self, repository: &RepoName) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.locks.try_delete(repository)
+    }
+
+    fn count_damage(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -166,7 +184,18 @@ fn check_version(layout: &Layout) -> Result<(), OpenError> {
     }
     // Folders of ours may be there when the first start was cut short.
     let ours = |name: &str| {
-        matches!(name, "lock" | "lost+found" | "tmp" | "uploads" | "quarantine" | "blobs" | "repositories")
+        matches!(
+            name,
+            "lock"
+                | "lost+found"
+                | "control.sock"
+                | "tmp"
+                | "uploads"
+                | "quarantine"
+                | "blobs"
+                | "holders"
+                | "repositories"
+        )
     };
     match folder::names(layout.root())?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),

@@ -10,6 +10,7 @@ mod crash;
 mod full;
 mod image;
 mod lists;
+mod maintenance;
 mod managed;
 mod manifests;
 mod pki;

@@ -44,9 +44,9 @@ fn a_folder_of_something_else_is_left_alone() {
     let message = refusal(root.path(), &["--listen", "127.0.0.1:0"]);
     assert!(message.contains("not empty") && message.contains("thesis.txt"), "{message}");
     let other = tempfile::tempdir().unwrap();
-    std::fs::write(other.path().join("berth.json"), r#"{"layout":2}"#).unwrap();
+    std::fs::write(other.path().join("berth.json"), r#"{"layout":9}"#).unwrap();
     let message = refusal(other.path(), &["--listen", "127.0.0.1:0"]);
-    assert!(message.contains("layout version 2"), "{message}");
+    assert!(message.contains("layout version 9"), "{message}");
 }
 
 #[tokio::test]

@@ -7,14 +7,35 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use oci::{Digest, RepoName};
 
-use super::{Store, durable, layout};
+use super::{Store, collect::is_older, layout};
 use crate::storage::{Blob, Deleted, Error, IoContext as _};
 
+/// That a blob was looked at is written down once in so long.
+const TOUCH_AFTER: Duration = Duration::from_secs(60);
+
 impl Store {
+    /// Size of a blob for a client that may count on it from now on: that one was looked at keeps it from collection.
+    pub(crate) fn check_blob(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
+        let size = self.blob_size(repository, digest)?;
+        if size.is_some() {
+            let mark = self.layout.repository(repository).blob(digest);
+            let touched = File::open(&mark).and_then(|mark| {
+                let last = mark.metadata()?.modified()?;
+                if is_older(last, TOUCH_AFTER) { mark.set_modified(SystemTime::now()) } else { Ok(()) }
+            });
+            // Gone between, or on a disk that takes nothing: it was there all the same.
+            if let Err(error) = touched {
+                tracing::debug!(%digest, %error, "that a blob was looked at is not kept");
+            }
+        }
+        Ok(size)
+    }
+
     /// Size of a blob that the repository has and that is there.
     pub(crate) fn blob_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
         let Some(size) = self.marked_size(repository, digest)? else {
@@ -53,9 +74,11 @@ impl Store {
 
     /// Gives `to` a blob that `from` has; false where `from` has not.
     pub(crate) fn mount_blob(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool, Error> {
+        let _it_stays = self.locks.hold(digest);
         let Some(size) = self.blob_size(from, digest)? else {
             return Ok(false);
         };
+        self.durable.mark(&[self.layout.holder(digest, to)])?;
         self.mark_blob(to, digest, size)?;
         Ok(true)
     }
@@ -69,16 +92,26 @@ impl Store {
         if let Some(needed_by) = self.needed_by(repository, digest)? {
             return Ok(Deleted::Needed(needed_by));
         }
-        durable::remove(&self.layout.repository(repository).blob(digest))?;
+        let _nobody_holds = self.locks.release(digest);
+        self.remove_blob(repository, digest)?;
         Ok(Deleted::Done)
     }
 
-    /// Says that the repository has the blob; its content is there and synced.
+    /// Takes the blob from the repository, for who holds both locks.
+    pub(super) fn remove_blob(&self, repository: &RepoName, digest: &Digest) -> Result<(), Error> {
+        self.durable.remove(&self.layout.repository(repository).blob(digest))?;
+        if self.record(repository, digest)?.is_none() {
+            self.durable.forget(&self.layout.holder(digest, repository))?;
+        }
+        Ok(())
+    }
+
+    /// Says that the repository has the blob; its content is there and synced, and the repository among its holders.
     pub(super) fn mark_blob(&self, repository: &RepoName, digest: &Digest, size: u64) -> Result<(), Error> {
         self.durable.write(&self.layout.repository(repository).blob(digest), format!("{size}\n").as_bytes())
     }
 
-    fn marked_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
+    pub(super) fn marked_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
         let mark = self.layout.repository(repository).blob(digest);
         let Some(text) = super::read_if_there(&mark)? else {
             return Ok(None);
@@ -99,7 +132,7 @@ impl Store {
     /// Takes damaged content out of service.
     pub(super) fn quarantine(&self, digest: &Digest, content: &Path) {
         self.count_damage();
-        let name = format!("{}-{}", layout::referrer_name(digest), uuid::Uuid::new_v4());
+        let name = format!("{}-{}", layout::as_name(digest), uuid::Uuid::new_v4());
         if let Err(error) = self.durable.rename(content, &self.layout.quarantine().join(name)) {
             tracing::error!(%digest, %error, "failed to move damaged content to quarantine");
         }

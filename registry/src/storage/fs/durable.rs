@@ -1,17 +1,18 @@
 //! Writing so that it is still there after a power failure: when a function here returns, the file and every folder
 //! on the way to it are on the disk. Readers see a file whole or not at all.
+//!
+//! Folders are made as they are needed, and taken away when they are empty and nobody is about to put something there.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    collections::{BTreeSet, HashSet},
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError},
 };
 
 use uuid::Uuid;
 
+use super::disk::Disk;
 use crate::storage::{Error, IoContext as _};
 
 /// Folders remembered as being on the disk, so that they need not be synced again and again.
@@ -19,16 +20,25 @@ const KNOWN_FOLDERS: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Durable {
+    pub(super) disk: Disk,
     /// Exists; the folders below it are this type's business.
     root: PathBuf,
     /// On the same file system, so that renaming is atomic.
     tmp: PathBuf,
     known: Mutex<HashSet<PathBuf>>,
+    /// Shared by those who put something into a folder; who takes folders away needs it alone and never waits.
+    filling: RwLock<()>,
 }
 
 impl Durable {
     pub(super) fn new(root: &Path, tmp: PathBuf) -> Self {
-        Self { root: root.to_owned(), tmp, known: Mutex::default() }
+        Self {
+            disk: Disk::default(),
+            root: root.to_owned(),
+            tmp,
+            known: Mutex::default(),
+            filling: RwLock::default(),
+        }
     }
 
     /// Makes `bytes` the content of `path`.
@@ -42,11 +52,11 @@ impl Durable {
     }
 
     fn write_with(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-        let tmp = self.tmp.join(Uuid::new_v4().to_string());
+        let tmp = self.tmp_name();
         let written =
-            write_and_sync(&tmp, bytes, mode).at("write", &tmp).and_then(|()| self.rename(&tmp, path));
+            self.write_and_sync(&tmp, bytes, mode).at("write", &tmp).and_then(|()| self.rename(&tmp, path));
         if written.is_err() {
-            // What is left would go at the next start anyway.
+            // What is left would go with a collection anyway.
             let _ = fs::remove_file(&tmp);
         }
         written
@@ -55,55 +65,131 @@ impl Durable {
     /// Gives a file that is synced itself its name, over whatever had that name.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
         let folder = parent(to);
-        self.ensure_folder(folder)?;
-        fs::rename(from, to).at("rename to", to)?;
-        sync_folder(folder)
+        let _folders_stay = self.filling();
+        self.ensure_folders([folder])?;
+        self.disk.rename(from, to).at("rename to", to)?;
+        self.disk.sync_folder(folder).at("sync", folder)
     }
 
-    /// Makes a folder and those above it, down from the root.
-    pub(super) fn ensure_folder(&self, folder: &Path) -> Result<(), Error> {
-        // Held while syncing: who finds the folder there must not go on before it is on the disk.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if folder == self.root || known.contains(folder) {
-            return Ok(());
+    /// Makes empty files, where they are not there, with one sync for each folder.
+    pub(super) fn mark(&self, paths: &[PathBuf]) -> Result<(), Error> {
+        let folders: BTreeSet<_> = paths.iter().map(|path| parent(path)).collect();
+        let _folders_stay = self.filling();
+        self.ensure_folders(folders.iter().copied())?;
+        for path in paths {
+            match self.disk.create_new(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).at("create", path);
+                }
+                _ => {}
+            }
         }
-        let missing: Vec<_> =
-            folder.ancestors().take_while(|above| *above != self.root && !known.contains(*above)).collect();
-        for step in missing.into_iter().rev() {
-            match fs::create_dir(step) {
+        folders.into_iter().try_for_each(|folder| self.disk.sync_folder(folder).at("sync", folder))
+    }
+
+    /// Takes a name away; false where it was not there.
+    pub(super) fn remove(&self, path: &Path) -> Result<bool, Error> {
+        let removed = self.forget(path)?;
+        if removed {
+            self.sync_folder_of(path)?;
+        }
+        Ok(removed)
+    }
+
+    /// Puts on the disk what was done to a name, unless its folder is gone too.
+    pub(super) fn sync_folder_of(&self, path: &Path) -> Result<(), Error> {
+        match self.disk.sync_folder(parent(path)) {
+            Err(error) if is_gone(&error) => Ok(()),
+            synced => synced.at("sync", parent(path)),
+        }
+    }
+
+    /// Takes away a name that does no harm when a power failure brings it back.
+    pub(super) fn forget(&self, path: &Path) -> Result<bool, Error> {
+        match self.disk.remove(path) {
+            Ok(()) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error).at("remove", path),
+        }
+    }
+
+    /// Takes a folder away where it is empty; false where it is not, or may be filled right now.
+    pub(super) fn remove_if_empty(&self, folder: &Path) -> Result<bool, Error> {
+        let _nobody_fills = match self.filling.try_write() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        match self.disk.remove_folder(folder) {
+            Ok(()) => {
+                self.known().remove(folder);
+                Ok(true)
+            }
+            Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            Err(error) => Err(error).at("remove", folder),
+        }
+    }
+
+    /// A name in `tmp/` that nothing has.
+    pub(super) fn tmp_name(&self) -> PathBuf {
+        self.tmp.join(Uuid::new_v4().to_string())
+    }
+
+    pub(super) fn ensure_folder(&self, folder: &Path) -> Result<(), Error> {
+        let _folders_stay = self.filling();
+        self.ensure_folders([folder])
+    }
+
+    /// Makes folders and those above them, down from the root.
+    fn ensure_folders<'a>(&self, folders: impl IntoIterator<Item = &'a Path>) -> Result<(), Error> {
+        let missing: BTreeSet<PathBuf> = {
+            let known = self.known();
+            let above = |folder: &'a Path| {
+                folder.ancestors().take_while(|above| *above != self.root && !known.contains(*above))
+            };
+            folders.into_iter().flat_map(above).map(Path::to_owned).collect()
+        };
+        // A folder sorts before what is in it.
+        for step in &missing {
+            match self.disk.create_folder(step) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(error).at("create", step);
                 }
-                // One that is there already may have been made just before a power failure.
-                _ => sync_folder(parent(step))?,
+                _ => {}
             }
-            if known.len() >= KNOWN_FOLDERS {
-                known.clear();
-            }
-            known.insert(step.to_owned());
         }
+        // One that is there already may have been made just before a power failure, or by a request that has not
+        // synced it yet.
+        let parents: BTreeSet<_> = missing.iter().map(|step| parent(step)).collect();
+        for folder in parents {
+            self.disk.sync_folder(folder).at("sync", folder)?;
+        }
+        let mut known = self.known();
+        if known.len() + missing.len() > KNOWN_FOLDERS {
+            known.clear();
+        }
+        known.extend(missing);
         Ok(())
     }
-}
 
-fn write_and_sync(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
+    fn write_and_sync(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let mut file = self.disk.create_new_with(path, mode)?;
+        self.disk.write(&mut file, bytes)?;
+        self.disk.sync(&file)
+    }
 
-/// Takes a name away; false where it was not there.
-pub(super) fn remove(path: &Path) -> Result<bool, Error> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_folder(parent(path)).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).at("remove", path),
+    fn filling(&self) -> RwLockReadGuard<'_, ()> {
+        self.filling.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Puts the names in a folder on the disk.
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
+/// That it, or a folder on the way to it, is not there.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The folder of a path below the root, which always has one.
@@ -115,29 +201,44 @@ fn parent(path: &Path) -> &Path {
 mod tests {
     use super::*;
 
-    #[test]
-    fn files_appear_whole_and_leave_nothing_behind() {
+    fn durable() -> (tempfile::TempDir, Durable) {
         let root = tempfile::tempdir().unwrap();
         let tmp = root.path().join("tmp");
         fs::create_dir(&tmp).unwrap();
-        let durable = Durable::new(root.path(), tmp.clone());
+        let durable = Durable::new(root.path(), tmp);
+        (root, durable)
+    }
+
+    #[test]
+    fn files_appear_whole_and_leave_nothing_behind() {
+        let (root, durable) = durable();
         let path = root.path().join("a/b/c");
         durable.write(&path, b"one").unwrap();
         durable.write(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
-        assert!(remove(&path).unwrap());
-        assert!(!remove(&path).unwrap());
+        assert_eq!(fs::read_dir(&durable.tmp).unwrap().count(), 0);
+        assert!(durable.remove(&path).unwrap());
+        assert!(!durable.remove(&path).unwrap());
     }
 
     #[test]
     fn a_failed_write_leaves_nothing_behind() {
-        let root = tempfile::tempdir().unwrap();
-        let tmp = root.path().join("tmp");
-        fs::create_dir(&tmp).unwrap();
-        let durable = Durable::new(root.path(), tmp.clone());
+        let (root, durable) = durable();
         fs::write(root.path().join("a"), b"a file where a folder should be").unwrap();
         assert!(durable.write(&root.path().join("a/b"), b"").is_err());
-        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&durable.tmp).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_was_taken_away_is_made_again() {
+        let (root, durable) = durable();
+        let paths = ["a/b/c", "a/d/e", "a/d/f"].map(|path| root.path().join(path));
+        durable.mark(&paths).unwrap();
+        assert!(!durable.remove_if_empty(&root.path().join("a/b")).unwrap());
+        assert!(durable.remove(&paths[0]).unwrap());
+        assert!(durable.remove_if_empty(&root.path().join("a/b")).unwrap());
+        durable.write(&paths[0], b"again").unwrap();
+        durable.mark(&paths).unwrap();
+        assert_eq!(fs::read(&paths[0]).unwrap(), b"again", "what is there stays as it is");
     }
 }

@@ -1,4 +1,4 @@
-//! Reading folders: a folder that is not there is empty.
+//! Reading folders: a folder that is not there, or is none, is empty.
 
 use std::{collections::BinaryHeap, fs, io, path::Path};
 
@@ -37,16 +37,22 @@ pub(super) fn is_empty(folder: &Path) -> Result<bool, Error> {
     }
 }
 
-fn visit(folder: &Path, mut each: impl FnMut(String)) -> Result<(), Error> {
+/// The names in a folder one by one, in no order: for folders that may be large.
+pub(super) fn entries(folder: &Path) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Error> {
     let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(entries) => Some(entries),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
         Err(error) => return Err(error).at("list", folder),
     };
-    for entry in entries {
-        if let Ok(name) = entry.at("list", folder)?.file_name().into_string() {
-            each(name);
-        }
+    Ok(entries.into_iter().flatten().filter_map(|entry| match entry {
+        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+        Err(error) => Some(Err(error)),
+    }))
+}
+
+fn visit(folder: &Path, mut each: impl FnMut(String)) -> Result<(), Error> {
+    for name in entries(folder)? {
+        each(name.at("list", folder)?);
     }
     Ok(())
 }

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! berth.json                                   the version of this layout
-//! lock                                         held by the one server that writes here
+//! lock                                         held by the one process that writes here
+//! control.sock                                 where that one, if it is a server, takes `gc` and `check`
 //! policy.json                                  the last policy that the operator sent
 //! token.key                                    signs tokens; who knows it is whoever they like
 //! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
+//! holders/sha256/ab/abcd…/team+app             for each repository that has it as a blob or manifest, an empty file
 //! quarantine/                                  content that was found damaged; nothing is served from here
-//! uploads/<session>/{session.json,data}        what clients are sending; goes away after a day without a byte
-//! tmp/                                         files on their way to their names; emptied at each start
+//! uploads/<session>/{session.json,data}        what clients are sending; goes away some time after the last byte
+//! tmp/                                         files on their way to or from their names; emptied at each start
 //! repositories/<name>/_blobs/sha256/abcd…      "this repository has this blob": its size, in decimal
 //! repositories/<name>/_manifests/sha256/abcd…  "this repository has this manifest": what it is and needs, as JSON
 //! repositories/<name>/_tags/<tag>              the digest that the tag points to
 //! repositories/<name>/_referrers/sha256/abcd…/ for each manifest whose subject is abcd…, an empty file
+//! repositories/<name>/_needed/sha256/abcd…/    for each manifest that needs the blob or manifest abcd…, an empty file
+//! repositories/<name>/_tagged/sha256/abcd…/    for each tag that points to the manifest abcd…, an empty file
 //! ```
 //!
 //! No component of a repository's name starts with `_`, so that `a/_tags` is never a repository.
@@ -24,12 +28,17 @@ use oci::{Algorithm, Digest, RepoName, Tag, digest::ALGORITHMS};
 use crate::storage::UploadId;
 
 /// Version that this program writes and reads.
-pub(super) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 const BLOBS: &str = "_blobs";
 const MANIFESTS: &str = "_manifests";
 const TAGS: &str = "_tags";
-const REFERRERS: &str = "_referrers";
+pub(super) const REFERRERS: &str = "_referrers";
+pub(super) const NEEDED: &str = "_needed";
+const TAGGED: &str = "_tagged";
+
+/// Folders in a repository that hold one folder for each digest.
+pub(super) const INDEXES: [&str; 3] = [REFERRERS, NEEDED, TAGGED];
 
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -79,9 +88,10 @@ impl Layout {
 
     /// Every folder that is there from the start.
     pub(super) fn folders(&self) -> Vec<PathBuf> {
-        let blobs = ALGORITHMS.map(|algorithm| self.root.join("blobs").join(algorithm.as_str()));
         let mut folders = vec![self.tmp(), self.uploads(), self.quarantine(), self.repositories()];
-        folders.extend(blobs);
+        for algorithm in ALGORITHMS {
+            folders.extend([self.contents(algorithm), self.all_holders(algorithm)]);
+        }
         folders
     }
 
@@ -90,8 +100,28 @@ impl Layout {
     }
 
     pub(super) fn content(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+        sharded(&self.contents(digest.algorithm()), digest)
+    }
+
+    pub(super) fn contents(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
+    }
+
+    pub(super) fn holders(&self, digest: &Digest) -> PathBuf {
+        sharded(&self.all_holders(digest.algorithm()), digest)
+    }
+
+    pub(super) fn all_holders(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("holders").join(algorithm.as_str())
+    }
+
+    pub(super) fn holder(&self, digest: &Digest, repository: &RepoName) -> PathBuf {
+        // No name has a `+`.
+        self.holders(digest).join(repository.as_str().replace('/', "+"))
+    }
+
+    pub(super) fn control(&self) -> PathBuf {
+        self.root.join("control.sock")
     }
 
     pub(super) fn repository(&self, name: &RepoName) -> Repository {
@@ -135,7 +165,27 @@ impl Repository {
     }
 
     pub(super) fn referrer(&self, subject: &Digest, referrer: &Digest) -> PathBuf {
-        self.referrers(subject).join(referrer_name(referrer))
+        self.referrers(subject).join(as_name(referrer))
+    }
+
+    pub(super) fn needed(&self, digest: &Digest) -> PathBuf {
+        below(&self.folder.join(NEEDED), digest)
+    }
+
+    pub(super) fn needed_by(&self, digest: &Digest, manifest: &Digest) -> PathBuf {
+        self.needed(digest).join(as_name(manifest))
+    }
+
+    pub(super) fn tagged(&self, digest: &Digest) -> PathBuf {
+        below(&self.folder.join(TAGGED), digest)
+    }
+
+    pub(super) fn tagged_by(&self, digest: &Digest, tag: &Tag) -> PathBuf {
+        self.tagged(digest).join(tag.as_str())
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -143,12 +193,27 @@ fn below(folder: &Path, digest: &Digest) -> PathBuf {
     folder.join(digest.algorithm().as_str()).join(digest.hex())
 }
 
+fn sharded(folder: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.hex();
+    folder.join(&hex[..2]).join(hex)
+}
+
 /// A digest as a file name.
-pub(super) fn referrer_name(digest: &Digest) -> String {
+pub(super) fn as_name(digest: &Digest) -> String {
     digest.as_str().replace(':', "-")
 }
 
 /// The digest that such a file name stands for.
-pub(super) fn referrer_digest(name: &str) -> Option<Digest> {
+pub(super) fn as_digest(name: &str) -> Option<Digest> {
     name.replacen('-', ":", 1).parse().ok()
+}
+
+/// The digest of a file that has only its digits as its name.
+pub(super) fn of_hex(algorithm: Algorithm, hex: &str) -> Option<Digest> {
+    format!("{}:{hex}", algorithm.as_str()).parse().ok()
+}
+
+/// The repository that an entry among holders stands for.
+pub(super) fn as_repository(name: &str) -> Option<RepoName> {
+    name.replace('+', "/").parse().ok()
 }

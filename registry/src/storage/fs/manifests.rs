@@ -1,20 +1,20 @@
 //! Manifests, their tags and their referrers.
 //!
-//! A push writes content, then referrer entry, then the repository's record, then tags: whatever a crash leaves,
-//! what is visible is complete. Deletes go the other way round and never run beside a push to the same repository,
+//! A push writes entries of the indexes, then content, then the repository's record, then tags: whatever a crash
+//! leaves, what is visible is complete. Deletes go the other way round and never run beside a push to the same repository,
 //! so that nothing which an accepted manifest needs is taken away.
 
-use std::{fs, io::Read as _};
+use std::{fs, io::Read as _, path::PathBuf};
 
 use bytes::Bytes;
-use oci::{Digest, Manifest, Reference, RepoName, Tag, digest::ALGORITHMS};
+use oci::{Digest, Manifest, Reference, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, durable, folder, repositories};
+use super::{Store, folder, layout::Repository, repositories};
 use crate::storage::{Deleted, Error, IoContext as _, Put, StoredManifest};
 
 /// What a repository knows of one of its manifests without reading the content.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
     pub(super) media_type: String,
@@ -45,19 +45,44 @@ impl Store {
         if !missing.is_empty() {
             return Ok(Put::Missing(missing));
         }
-        self.durable.write(&self.layout.content(digest), bytes)?;
+        let _it_stays = self.locks.hold(digest);
         let folder = self.layout.repository(repository);
-        if let Some(subject) = &manifest.subject {
-            self.durable.write(&folder.referrer(subject, digest), b"")?;
-        }
         let record = Record::of(manifest, bytes);
-        let json = serde_json::to_vec(&record).map_err(Error::Encode)?;
-        self.durable.write(&folder.manifest(digest), &json)?;
+        let mut entries = record.entries(&folder, digest);
+        entries.push(self.layout.holder(digest, repository));
+        self.durable.mark(&entries)?;
+        self.durable.write(&self.layout.content(digest), bytes)?;
+        self.write_record(repository, digest, &record)?;
         for tag in tags {
-            self.durable.write(&folder.tag(tag), format!("{digest}\n").as_bytes())?;
+            self.point(repository, tag, digest)?;
         }
         self.repositories_changed();
         Ok(Put::Stored)
+    }
+
+    pub(super) fn write_record(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let json = serde_json::to_vec(record).map_err(Error::Encode)?;
+        self.durable.write(&self.layout.repository(repository).manifest(digest), &json)
+    }
+
+    /// Lets a tag point to a manifest.
+    fn point(&self, repository: &RepoName, tag: &Tag, digest: &Digest) -> Result<(), Error> {
+        let _one_at_a_time = self.locks.tag(repository, tag);
+        let folder = self.layout.repository(repository);
+        let former = match self.resolve(repository, tag) {
+            Err(Error::Damaged { .. }) => None,
+            former => former?,
+        };
+        self.durable.mark(&[folder.tagged_by(digest, tag)])?;
+        self.durable.write(&folder.tag(tag), format!("{digest}\n").as_bytes())?;
+        let former = former.filter(|former| former != digest);
+        self.forget_entries(former.map(|former| folder.tagged_by(&former, tag)).iter());
+        Ok(())
     }
 
     /// What the manifest needs and the repository has not.
@@ -134,7 +159,10 @@ impl Store {
     /// Takes a tag away and nothing else.
     pub(crate) fn delete_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Deleted, Error> {
         let _no_pushes = self.lock_for_delete(repository);
-        let removed = durable::remove(&self.layout.repository(repository).tag(tag))?;
+        let folder = self.layout.repository(repository);
+        let digest = self.resolve(repository, tag).unwrap_or_default();
+        let removed = self.durable.remove(&folder.tag(tag))?;
+        self.forget_entries(digest.map(|digest| folder.tagged_by(&digest, tag)).iter());
         Ok(if removed { Deleted::Done } else { Deleted::Unknown })
     }
 
@@ -147,36 +175,19 @@ impl Store {
         if let Some(needed_by) = self.needed_by(repository, digest)? {
             return Ok(Deleted::Needed(needed_by));
         }
+        let _nobody_holds = self.locks.release(digest);
         let folder = self.layout.repository(repository);
-        for name in folder::names(&folder.tags())? {
-            let Ok(tag) = name.parse::<Tag>() else { continue };
-            if self.resolve(repository, &tag)?.as_ref() == Some(digest) {
-                durable::remove(&folder.tag(&tag))?;
-            }
+        for tag in self.tags_of(repository, digest)? {
+            self.durable.remove(&folder.tag(&tag))?;
+            self.forget_entries([&folder.tagged_by(digest, &tag)]);
         }
-        durable::remove(&folder.manifest(digest))?;
-        if let Some(subject) = record.subject {
-            durable::remove(&folder.referrer(&subject, digest))?;
-        }
+        self.durable.remove(&folder.manifest(digest))?;
         self.repositories_changed();
-        Ok(Deleted::Done)
-    }
-
-    /// A manifest of the repository, other than the one asked about, that needs this content.
-    pub(super) fn needed_by(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Digest>, Error> {
-        let folder = self.layout.repository(repository);
-        for algorithm in ALGORITHMS {
-            for name in folder::names(&folder.manifests(algorithm))? {
-                let Ok(manifest) = format!("{}:{name}", algorithm.as_str()).parse::<Digest>() else {
-                    continue;
-                };
-                let record = self.record(repository, &manifest)?;
-                if manifest != *digest && record.is_some_and(|record| record.needs.contains(digest)) {
-                    return Ok(Some(manifest));
-                }
-            }
+        self.forget_entries(&record.entries(&folder, digest));
+        if self.marked_size(repository, digest)?.is_none() {
+            self.durable.forget(&self.layout.holder(digest, repository))?;
         }
-        Ok(None)
+        Ok(Deleted::Done)
     }
 
     /// The repository's tags after `last`, sorted, at most `n` and whether there are more. None where there is no
@@ -203,7 +214,14 @@ impl Store {
 }
 
 impl Record {
-    fn of(manifest: Manifest, bytes: &[u8]) -> Self {
+    /// Where the indexes say that this manifest is there.
+    pub(super) fn entries(&self, folder: &Repository, digest: &Digest) -> Vec<PathBuf> {
+        let needs = self.needs.iter().map(|needed| folder.needed_by(needed, digest));
+        let subject = self.subject.iter().map(|subject| folder.referrer(subject, digest));
+        needs.chain(subject).collect()
+    }
+
+    pub(super) fn of(manifest: Manifest, bytes: &[u8]) -> Self {
         let Manifest { media_type, blobs, manifests, subject, artifact_type, annotations } = manifest;
         let needs = blobs.into_iter().chain(manifests).collect();
         Self { media_type, size: bytes.len() as u64, needs, subject, artifact_type, annotations }

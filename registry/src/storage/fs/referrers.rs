@@ -24,12 +24,12 @@ impl Store {
     ) -> Result<ReferrersPage, Error> {
         let folder = self.layout.repository(repository).referrers(subject);
         let mut page = ReferrersPage::default();
-        let mut last = last.map(layout::referrer_name);
+        let mut last = last.map(layout::as_name);
         let mut carried = 0;
         loop {
             let (names, more) = folder::page(&folder, last.as_deref(), STEP)?;
             for name in &names {
-                let Some(digest) = layout::referrer_digest(name) else {
+                let Some(digest) = layout::as_digest(name) else {
                     continue;
                 };
                 let Some(descriptor) = self.descriptor(repository, &digest)? else {
@@ -39,7 +39,7 @@ impl Store {
                     continue;
                 }
                 if page.manifests.len() >= n || carried > weight {
-                    page.more_after = last.as_deref().and_then(layout::referrer_digest);
+                    page.more_after = last.as_deref().and_then(layout::as_digest);
                     return Ok(page);
                 }
                 carried += weigh(&descriptor);

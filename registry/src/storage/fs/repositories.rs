@@ -1,12 +1,12 @@
 //! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the folders
 //! on the way to it.
 
-use std::{fs, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
-use oci::{Digest, RepoName, digest::ALGORITHMS};
+use oci::{RepoName, digest::ALGORITHMS};
 
 use super::{Store, folder, layout::Repository};
-use crate::storage::{Error, IoContext as _};
+use crate::storage::Error;
 
 impl Store {
     /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
@@ -46,26 +46,6 @@ impl Store {
         }
     }
 
-    /// A repository, among those that `wanted` accepts, that has this blob.
-    pub(crate) fn find_blob(
-        &self,
-        digest: &Digest,
-        wanted: impl Fn(&RepoName) -> bool,
-    ) -> Result<Option<RepoName>, Error> {
-        let content = self.layout.content(digest);
-        if !fs::exists(&content).at("look at", content)? {
-            return Ok(None);
-        }
-        let mut found = None;
-        self.walk("", None, &mut |repository| {
-            if wanted(&repository) && self.blob_size(&repository, digest)?.is_some() {
-                found = Some(repository);
-            }
-            Ok(found.is_none())
-        })?;
-        Ok(found)
-    }
-
     /// A manifest came or went.
     pub(super) fn repositories_changed(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -73,7 +53,7 @@ impl Store {
 
     /// Calls `each` with every name below `prefix` (empty, or ending in `/`) after `last`, sorted, whether there is
     /// anything under just that name or not, until it says no. False where it did.
-    fn walk(
+    pub(super) fn walk(
         &self,
         prefix: &str,
         last: Option<&str>,

@@ -5,16 +5,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Hasher, RepoName, digest::Paused};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, folder, read_if_there};
+use super::{Store, disk::Disk, read_if_there};
 use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
 
 /// Read at once while catching up with a hash.
@@ -37,6 +36,7 @@ pub(crate) struct Upload {
     repository: RepoName,
     folder: PathBuf,
     data: File,
+    disk: Disk,
     hasher: Hasher,
     received: u64,
     /// What it had received before this request.
@@ -57,9 +57,9 @@ impl Upload {
     /// Takes in the next bytes. After an error it is as if this request had never been.
     pub(crate) fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         for piece in pieces {
-            if let Err(error) = self.data.write_all(piece) {
+            if let Err(error) = self.disk.write(&mut self.data, piece) {
                 // Where this fails too, the bytes that are left count as received: they are what the client sent.
-                let _ = self.data.set_len(self.began);
+                let _ = self.disk.truncate(&self.data, self.began);
                 return Err(error).at("write", data(&self.folder));
             }
             self.hasher.update(piece);
@@ -75,14 +75,14 @@ impl Upload {
 
     /// Forgets this request.
     pub(crate) fn roll_back(self) -> Result<(), Error> {
-        self.data.set_len(self.began).at("truncate", data(&self.folder))
+        self.disk.truncate(&self.data, self.began).at("truncate", data(&self.folder))
     }
 
     /// Puts the hash down until the next request. Nothing is lost where that fails, it is only caught up later.
     pub(crate) fn suspend(self) {
         let session =
             Session { repository: self.repository, hashed: self.received, hash: self.hasher.pause() };
-        if let Err(error) = write_session(&self.folder, &session) {
+        if let Err(error) = write_session(&self.disk, &self.folder, &session) {
             tracing::warn!(upload = %self.id, %error, "failed to put an upload's hash down");
         }
     }
@@ -97,10 +97,10 @@ impl Store {
         let id = UploadId::random();
         let folder = self.layout.upload(id);
         let create = || {
-            fs::create_dir(&folder)?;
-            File::create_new(data(&folder))?;
+            self.durable.disk.create_folder(&folder)?;
+            self.durable.disk.create_new(&data(&folder))?;
             let session = Session { repository, hashed: 0, hash: Hasher::new(algorithm).pause() };
-            write_session(&folder, &session)
+            write_session(&self.durable.disk, &folder, &session)
         };
         create().at("create", &folder).inspect_err(|_| {
             let _ = fs::remove_dir_all(&folder);
@@ -144,6 +144,7 @@ impl Store {
             repository: session.repository,
             folder,
             data,
+            disk: self.durable.disk.clone(),
             hasher,
             received,
             began: received,
@@ -153,7 +154,7 @@ impl Store {
 
     /// Ends a session: its data becomes a blob of the repository if it has this digest, and goes away if not.
     pub(crate) fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<Finished, Error> {
-        let Upload { id, repository, folder, mut data, hasher, received, began: _, _busy } = upload;
+        let Upload { id, repository, folder, mut data, disk, hasher, received, began: _, _busy } = upload;
         let path = self::data(&folder);
         let actual = if digest.algorithm() == hasher.algorithm() {
             hasher.finish()
@@ -166,7 +167,9 @@ impl Store {
             self.cancel_upload(&repository, id)?;
             return Ok(Finished::Mismatch(actual));
         }
-        data.sync_all().at("sync", &path)?;
+        disk.sync(&data).at("sync", &path)?;
+        let _it_stays = self.locks.hold(digest);
+        self.durable.mark(&[self.layout.holder(digest, &repository)])?;
         match self.durable.rename(&path, &self.layout.content(digest)) {
             // Cancelled by another request.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -175,8 +178,8 @@ impl Store {
             renamed => renamed?,
         }
         self.mark_blob(&repository, digest, received)?;
-        // What a crash leaves of the folder goes with the expired ones.
-        let _ = fs::remove_dir_all(&folder);
+        // What a crash leaves of the folder goes with the abandoned ones.
+        let _ = disk.remove_tree(&folder);
         Ok(Finished::Stored)
     }
 
@@ -186,32 +189,18 @@ impl Store {
             return Ok(false);
         }
         let folder = self.layout.upload(id);
-        match fs::remove_dir_all(&folder) {
+        match self.durable.disk.remove_tree(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", folder),
             _ => Ok(true),
         }
     }
 
-    /// Takes away sessions to which nothing was sent for `age`; says how many.
-    pub(crate) fn expire_uploads(&self, age: Duration) -> Result<usize, Error> {
-        let mut expired = 0;
-        for name in folder::names(&self.layout.uploads())? {
-            let Ok(id) = name.parse::<UploadId>() else {
-                continue;
-            };
-            let Some(_busy) = self.busy.try_take(id) else {
-                continue;
-            };
-            let folder = self.layout.upload(id);
-            let touched = fs::metadata(data(&folder)).or_else(|_| fs::metadata(&folder));
-            let touched = touched.and_then(|metadata| metadata.modified());
-            let is_old = |touched| SystemTime::now().duration_since(touched).is_ok_and(|since| since > age);
-            if touched.is_ok_and(is_old) {
-                fs::remove_dir_all(&folder).at("remove", &folder)?;
-                expired += 1;
-            }
-        }
-        Ok(expired)
+    /// Whether there is all that it takes to go on with a session.
+    pub(super) fn is_session(&self, id: UploadId) -> Result<bool, Error> {
+        let folder = self.layout.upload(id);
+        let json = read_if_there(&folder.join("session.json"))?;
+        let session = json.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
+        Ok(session.is_some() && fs::exists(data(&folder)).at("look at", &folder)?)
     }
 
     fn session(&self, repository: &RepoName, id: UploadId) -> Result<Option<Session>, Error> {
@@ -226,10 +215,10 @@ fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-fn write_session(folder: &Path, session: &Session) -> io::Result<()> {
+fn write_session(disk: &Disk, folder: &Path, session: &Session) -> io::Result<()> {
     let new = folder.join("session.json.new");
-    fs::write(&new, serde_json::to_vec(session)?)?;
-    fs::rename(new, folder.join("session.json"))
+    disk.write(&mut File::create(&new)?, &serde_json::to_vec(session)?)?;
+    disk.rename(&new, &folder.join("session.json"))
 }
 
 /// The hash of all the data, and the data's length.

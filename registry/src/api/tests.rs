@@ -1,0 +1,102 @@
+//! What a client sees of a disk that fails at any step of a push: a sentence and 5xx for that alone, nothing torn, and
+//! all that was acknowledged stays.
+
+use http::Request;
+use oci::{Algorithm, Digest, ErrorList, manifest};
+use rstest::rstest;
+use rustix::io::Errno;
+
+use super::*;
+
+struct Registry {
+    _root: tempfile::TempDir,
+    api: Arc<Api>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let storage = Storage::open(root.path()).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        Self { _root: root, api: Arc::new(Api { access: Access::Open, storage, metrics, tls: false }) }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(header::CONTENT_TYPE, manifest::IMAGE).body(body.into()).unwrap();
+        let peer = Extension(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let (parts, body) = handle(State(Arc::clone(&self.api)), peer, request).await.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        (parts.status, body.to_vec())
+    }
+
+    async fn is_there(&self, path: &str) -> bool {
+        self.send(Method::GET, path, "").await.0 == StatusCode::OK
+    }
+}
+
+fn sha256(content: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, content.as_bytes())
+}
+
+/// The requests of a push with the path under which each one's content is afterwards.
+fn push() -> Vec<(Method, String, String, String)> {
+    let (config, layer) = ("{}".to_owned(), "layer".to_owned());
+    let image = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"a/b","digest":"{}","size":2}},
+            "layers":[{{"mediaType":"a/b","digest":"{}","size":5}}]}}"#,
+        sha256(&config),
+        sha256(&layer)
+    );
+    let blob = |content: String| {
+        let digest = sha256(&content);
+        let upload = format!("/v2/a/blobs/uploads/?digest={digest}");
+        (Method::POST, upload, content, format!("/v2/a/blobs/{digest}"))
+    };
+    let tagged = "/v2/a/manifests/v1".to_owned();
+    vec![blob(config), blob(layer), (Method::PUT, tagged.clone(), image, tagged)]
+}
+
+#[rstest]
+#[case::full(Errno::NOSPC, StatusCode::INSUFFICIENT_STORAGE, "storage is full")]
+#[case::broken(Errno::IO, StatusCode::INTERNAL_SERVER_ERROR, "the registry failed; its log says why")]
+#[case::read_only(Errno::ROFS, StatusCode::INTERNAL_SERVER_ERROR, "the registry failed; its log says why")]
+#[tokio::test]
+async fn p34_a_client_of_a_failing_disk_gets_a_sentence_and_can_try_again(
+    #[case] errno: Errno,
+    #[case] status: StatusCode,
+    #[case] sentence: &str,
+    #[values(1, usize::MAX)] count: usize,
+) {
+    let mut failed = 0;
+    for step in 1.. {
+        let registry = Registry::new();
+        let faults = registry.api.storage.faults();
+        faults.plan(step, count, errno);
+        let mut acknowledged = Vec::new();
+        for (method, path, content, place) in push() {
+            let (answered, body) = registry.send(method, &path, content).await;
+            if answered == StatusCode::CREATED {
+                acknowledged.push(place);
+                continue;
+            }
+            failed += 1;
+            assert_eq!(answered, status, "step {step}: {}", String::from_utf8_lossy(&body));
+            let errors: ErrorList = serde_json::from_slice(&body).unwrap();
+            assert!(errors.errors[0].message.contains(sentence), "{errors:?}");
+            break;
+        }
+        for place in &acknowledged {
+            assert!(registry.is_there(place).await, "{place} was acknowledged, step {step}");
+        }
+        let steps = faults.heal();
+        for (method, path, content, place) in push() {
+            assert_eq!(registry.send(method, &path, content).await.0, StatusCode::CREATED);
+            assert!(registry.is_there(&place).await);
+        }
+        if steps < step {
+            break;
+        }
+    }
+    assert!(failed > 20, "a push has more steps than the {failed} that failed it");
+}
