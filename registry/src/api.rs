@@ -28,7 +28,7 @@ use crate::{
     access::{Access, Caller, Origin, Wanted},
     error::Error,
     metrics::Metrics,
-    storage::Storage,
+    storage::{self, Storage},
 };
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -124,10 +124,17 @@ async fn answer(
     // Who may not come in is not even told that a path makes no sense.
     let wanted = parsed.as_ref().map_or(Wanted::Entry, |(route, operation)| operation.wanted(route));
     let caller = api.access.authenticate(request.headers(), peer.ip()).await;
-    let caller = caller.and_then(|caller| caller.must(wanted).map(|()| caller)).map_err(|refusal| {
-        let origin = Origin::of(request.headers(), request.uri(), api.tls);
-        Error::refused(refusal, wanted, origin.as_ref())
-    })?;
+    let caller = match caller.and_then(|caller| caller.must(wanted).map(|()| caller)) {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            let origin = Origin::of(request.headers(), request.uri(), api.tls);
+            // Some clients hang when what they send is not taken, containerd 1.6 for example.
+            if !request.headers().contains_key(header::EXPECT) {
+                storage::discard(&mut request.into_body().into_data_stream()).await;
+            }
+            return Err(Error::refused(refusal, wanted, origin.as_ref()));
+        }
+    };
     let blind = wanted.repository().filter(|repository| !caller.may_know(repository)).cloned();
     let (route, operation) = parsed?;
     let answered = perform(&api.storage, caller, request, route, operation).await;

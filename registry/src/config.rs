@@ -42,6 +42,31 @@ pub enum Command {
     Check(CheckArgs),
 }
 
+/// What --help says of --policy.
+const POLICY_HELP: &str = "\
+A policy in YAML or JSON that says who may do what: nobody else may do anything. Read again within seconds
+when it changes; one that can't be used is refused whole, and the former one goes on deciding.
+
+An example, in which the robot `ci` pushes to `team/…`, people with a password read there, and everybody
+reads `team/web`:
+
+    logins:
+    - username: ci
+      secrets: [<SHA-256 of a random secret, hexadecimal>]
+    htpasswd: |
+      alice:$2y$10$…
+    repositories:
+    - path: team/*
+      access:
+      - {user: ci, role: Writer}
+      - {user: alice, role: Reader}
+    - path: team/web
+      visibility: Public
+      access:
+      - {user: ci, role: Writer}
+
+The README explains every field.";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -75,34 +100,13 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_HEALTH_LISTEN", value_name = "ADDR")]
     health_listen: Option<SocketAddr>,
 
-    /// A policy in YAML or JSON that says who may do what: nobody else may do anything. Read again within seconds
-    /// when it changes; one that can't be used is refused whole, and the former one goes on deciding.
-    ///
-    /// An example, in which the robot `ci` pushes to `team/…`, people with a password read there, and everybody
-    /// reads `team/web`:
-    ///
-    ///     logins:
-    ///     - username: ci
-    ///       secrets: [<SHA-256 of a random secret, hexadecimal>]
-    ///     htpasswd: |
-    ///       alice:$2y$10$…
-    ///     repositories:
-    ///     - path: team/*
-    ///       access:
-    ///       - {user: ci, role: Writer}
-    ///       - {user: alice, role: Reader}
-    ///     - path: team/web
-    ///       visibility: Public
-    ///       access:
-    ///       - {user: ci, role: Writer}
-    ///
-    /// The README explains every field.
+    /// A policy in YAML or JSON that says who may do what.
     #[arg(
         long,
         env = "BERTH_POLICY",
         value_name = "FILE",
         conflicts_with_all = ["open", "channel_listen"],
-        verbatim_doc_comment
+        long_help = POLICY_HELP
     )]
     policy: Option<PathBuf>,
 

@@ -216,3 +216,20 @@ async fn secrets_are_never_logged_nor_readable_by_others() {
     let key = standalone.folder.path().join("root/token.key");
     assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+/// containerd 1.6 waits for ever where it can't send the manifest that is refused.
+#[tokio::test]
+async fn what_is_refused_is_read_to_its_end_first() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let standalone = Standalone::start();
+    let address = standalone.server.address("registry");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "PUT /v2/hidden/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), stream.read(&mut answer)).await;
+    assert!(early.is_err(), "answered before the body was there");
+    stream.write_all(b"67890").await.unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+}
