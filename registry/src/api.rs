@@ -107,7 +107,8 @@ async fn answer(api: Arc<Api>, request: Request, record: &mut Record) -> Result<
         caller.must(action, repository).map_err(|refusal| Error::refused(refusal, repository))?;
     }
     let query = Query::parse(request.uri().query());
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let files = parts.extensions.remove();
     let headers = &parts.headers;
     let storage = &api.storage;
     match (operation, route) {
@@ -119,7 +120,9 @@ async fn answer(api: Arc<Api>, request: Request, record: &mut Record) -> Result<
         (Operation::CheckBlob, Route::Blob(name, digest)) => {
             blobs::check(storage, name, digest, headers).await
         }
-        (Operation::PullBlob, Route::Blob(name, digest)) => blobs::pull(storage, name, digest, headers).await,
+        (Operation::PullBlob, Route::Blob(name, digest)) => {
+            blobs::pull(storage, name, digest, headers, files).await
+        }
         (Operation::DeleteBlob, Route::Blob(name, digest)) => blobs::delete(storage, name, digest).await,
         (Operation::CheckManifest, Route::Manifest(name, reference)) => {
             manifests::check(storage, name, reference, headers).await

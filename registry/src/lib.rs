@@ -16,6 +16,7 @@ mod error;
 mod health;
 mod metrics;
 mod range;
+mod sendfile;
 mod serve;
 mod storage;
 

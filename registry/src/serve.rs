@@ -2,6 +2,7 @@
 //! no new connection is taken, then running transfers finish within the grace time.
 
 mod connections;
+mod socket;
 
 use std::{
     io,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt as _};
+use axum::Router;
 use channel::tls;
 use tokio::{
     net::TcpListener,
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::connections::Connections;
+use self::{connections::Connections, socket::Plain};
 use crate::{
     access::Access,
     api::{self, Api},
@@ -141,13 +142,7 @@ impl Servers {
         let connections = Connections::new(router, end.clone());
         tracing::info!(listener = what, %address, tls = certificate.is_some(), "listening");
         match certificate {
-            None => {
-                let tcp = tcp.tap_io(|stream| {
-                    // Answers are small and wanted at once; without it they are only later.
-                    let _ = stream.set_nodelay(true);
-                });
-                self.0.spawn(connections.serve(tcp))
-            }
+            None => self.0.spawn(connections.serve(Plain(tcp))),
             Some(certificate) => {
                 let following = end.clone().run_until_cancelled_owned(Arc::clone(&certificate).follow());
                 self.0.spawn(async move {

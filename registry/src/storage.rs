@@ -12,6 +12,7 @@
 
 mod blob;
 pub(crate) mod busy;
+mod cache;
 mod error;
 mod fs;
 mod model;
@@ -22,13 +23,17 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
-use self::error::IoContext;
 pub(crate) use self::{
     blob::Blob,
     error::{Error, OpenError},
     fs::Upload,
     model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
     receive::{Received, discard, receive},
+};
+use self::{
+    blob::OpenFile,
+    cache::{Found, Key, Subject, Ticket},
+    error::IoContext,
 };
 
 /// A session to which nothing was sent for so long goes away.
@@ -54,7 +59,52 @@ impl Storage {
         tokio::task::spawn_blocking(move || span.in_scope(|| work(&store))).await.map_err(Error::Task)?
     }
 
+    /// When what is found from here on is known. None while the repository is being changed.
+    fn ticket(&self, repository: &RepoName) -> Option<Ticket> {
+        self.0.cache.ticket(repository, self.0.damaged())
+    }
+
+    /// What is known of it already.
+    fn known(&self, key: &Key, now: Option<Ticket>) -> Option<Found> {
+        let found = self.0.cache.get(key, now?)?;
+        match &found {
+            Found::File(file) if !file.is_as_it_was() => {
+                self.0.cache.forget(key);
+                None
+            }
+            _ => Some(found),
+        }
+    }
+
+    /// Looks something up, which blocks, and keeps what is found in memory, unless that is not possible or not wise.
+    async fn learn<T: Send + 'static>(
+        &self,
+        key: Key,
+        ticket: Option<Ticket>,
+        look: impl FnOnce(&Arc<fs::Store>, &RepoName) -> Result<Option<(T, Option<Found>)>, Error>
+        + Send
+        + 'static,
+    ) -> Result<Option<T>, Error> {
+        let this = Arc::clone(&self.0);
+        self.run(move |store| {
+            let Some((value, found)) = look(&this, &key.repository)? else {
+                return Ok(None);
+            };
+            if let Some((ticket, found)) = ticket.zip(found) {
+                store.cache.keep(key, ticket, found);
+            }
+            Ok(Some(value))
+        })
+        .await
+    }
+
     pub(crate) async fn blob_size(&self, repository: RepoName, digest: Digest) -> Result<Option<u64>, Error> {
+        let key = Key { repository: repository.clone(), subject: Subject::Blob(digest.clone()) };
+        match self.known(&key, self.ticket(&repository)) {
+            Some(Found::Small(bytes)) => return Ok(Some(bytes.len() as u64)),
+            Some(Found::File(file)) => return Ok(Some(Blob::file(file).size())),
+            _ => {}
+        }
         self.run(move |store| store.blob_size(&repository, &digest)).await
     }
 
@@ -63,7 +113,26 @@ impl Storage {
         repository: RepoName,
         digest: Digest,
     ) -> Result<Option<Blob>, Error> {
-        self.run(move |store| store.open_blob(&repository, &digest)).await
+        let ticket = self.ticket(&repository);
+        let key = Key { repository, subject: Subject::Blob(digest.clone()) };
+        match self.known(&key, ticket) {
+            Some(Found::Small(bytes)) => return Ok(Some(Blob::held(bytes))),
+            Some(Found::File(file)) => return Ok(Some(Blob::file(file))),
+            _ => {}
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let Some((file, size)) = store.open_blob(repository, &digest)? else {
+                return Ok(None);
+            };
+            if size <= cache::LARGEST {
+                let bytes = store.read_blob(&digest, &file)?;
+                return Ok(bytes.map(|bytes| (Blob::held(bytes.clone()), Some(Found::Small(bytes)))));
+            }
+            let file = OpenFile::new(file, digest, store).at("look at", "a blob")?;
+            let file = Arc::new(file);
+            Ok(Some((Blob::file(Arc::clone(&file)), Some(Found::File(file)))))
+        })
+        .await
     }
 
     /// False where `from` has no such blob.
@@ -157,6 +226,10 @@ impl Storage {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Option<StoredManifest>, Error> {
+        let key = Key { repository: repository.clone(), subject: reference.clone().into() };
+        if let Some(Found::Manifest(manifest, _)) = self.known(&key, self.ticket(&repository)) {
+            return Ok(Some(manifest));
+        }
         self.run(move |store| store.find_manifest(&repository, &reference)).await
     }
 
@@ -166,12 +239,20 @@ impl Storage {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
-        self.run(move |store| {
-            let Some(manifest) = store.find_manifest(&repository, &reference)? else {
+        let ticket = self.ticket(&repository);
+        let key = Key { repository, subject: reference.clone().into() };
+        if let Some(Found::Manifest(manifest, bytes)) = self.known(&key, ticket) {
+            return Ok(Some((manifest, bytes)));
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let Some(manifest) = store.find_manifest(repository, &reference)? else {
                 return Ok(None);
             };
             let bytes = store.read_manifest(&manifest)?;
-            Ok(bytes.map(|bytes| (manifest, bytes)))
+            Ok(bytes.map(|bytes| {
+                let found = Found::Manifest(manifest.clone(), bytes.clone());
+                ((manifest, bytes), Some(found))
+            }))
         })
         .await
     }
@@ -195,8 +276,17 @@ impl Storage {
         repository: RepoName,
         last: Option<String>,
         n: usize,
-    ) -> Result<Option<(Vec<String>, bool)>, Error> {
-        self.run(move |store| store.tags(&repository, last.as_deref(), n)).await
+    ) -> Result<Option<Arc<(Vec<String>, bool)>>, Error> {
+        let ticket = self.ticket(&repository);
+        let key = Key { repository, subject: Subject::Tags { last: last.clone(), n } };
+        if let Some(Found::Tags(page)) = self.known(&key, ticket) {
+            return Ok(Some(page));
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let page = store.tags(repository, last.as_deref(), n)?.map(Arc::new);
+            Ok(page.map(|page| (Arc::clone(&page), Some(Found::Tags(page)))))
+        })
+        .await
     }
 
     /// At most `n` referrers after `last`, fewer where they are heavier than `weight` bytes together.

@@ -10,6 +10,7 @@ mod layout;
 mod manifests;
 mod referrers;
 mod repositories;
+mod serving;
 mod uploads;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -29,10 +30,20 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::uploads::Upload;
 use self::{durable::Durable, layout::Layout};
-use super::{Error, IoContext as _, OpenError, Usage, busy::Busy};
+use super::{
+    Error, IoContext as _, OpenError, Usage,
+    busy::Busy,
+    cache::{Cache, Change},
+};
 
 /// Repositories share this many locks.
 const LOCKS: usize = 64;
+
+/// A repository that may be changed: nothing is answered from memory meanwhile.
+struct Locked<G> {
+    _change: Change,
+    _lock: G,
+}
 
 /// An open root. There is at most one at a time for each, on the whole machine.
 #[derive(Debug)]
@@ -40,6 +51,8 @@ pub(crate) struct Store {
     layout: Layout,
     durable: Durable,
     pub(super) busy: Busy,
+    /// What was read; good until the repository's lock is taken.
+    pub(super) cache: Arc<Cache>,
     locks: [RwLock<()>; LOCKS],
     damaged: AtomicU64,
     changes: AtomicU64,
@@ -78,6 +91,7 @@ impl Store {
             layout,
             durable,
             busy: Busy::default(),
+            cache: Arc::default(),
             locks: [const { RwLock::new(()) }; LOCKS],
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
@@ -112,12 +126,14 @@ impl Store {
     }
 
     /// Pushes to a repository run beside each other, never beside a delete.
-    fn lock_for_push(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
-        self.repository_lock(repository).read().unwrap_or_else(PoisonError::into_inner)
+    fn lock_for_push(&self, repository: &RepoName) -> Locked<RwLockReadGuard<'_, ()>> {
+        let lock = self.repository_lock(repository).read().unwrap_or_else(PoisonError::into_inner);
+        Locked { _change: self.cache.change(repository), _lock: lock }
     }
 
-    fn lock_for_delete(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
-        self.repository_lock(repository).write().unwrap_or_else(PoisonError::into_inner)
+    fn lock_for_delete(&self, repository: &RepoName) -> Locked<RwLockWriteGuard<'_, ()>> {
+        let lock = self.repository_lock(repository).write().unwrap_or_else(PoisonError::into_inner);
+        Locked { _change: self.cache.change(repository), _lock: lock }
     }
 
     fn repository_lock(&self, repository: &RepoName) -> &RwLock<()> {

@@ -14,6 +14,7 @@ mod managed;
 mod manifests;
 mod pki;
 mod protocol;
+mod sending;
 mod server;
 mod skopeo;
 mod standalone;
