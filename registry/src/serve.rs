@@ -61,8 +61,9 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, channel, grace, log_format: _ } = config;
-    let storage = Storage::open(&root).map_err(|error| Error::Root(error.to_string()))?;
+    let Config { root, listen, tls, health, channel, limits, grace, log_format: _ } = config;
+    allow_many_files();
+    let storage = Storage::open(&root, limits).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let draining = Arc::new(AtomicBool::new(false));
     let access = if channel.is_some() { Access::without_policy() } else { Access::Open };
@@ -107,6 +108,16 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let _ = tokio::time::timeout(Duration::from_secs(1), probing.end()).await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Each connection is a file to the system, which by habit allows few.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "failed to allow more open files");
+    }
 }
 
 /// Takes abandoned uploads away, now and every hour.

@@ -21,6 +21,7 @@ mod receive;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::Stream;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
 pub(crate) use self::{
@@ -28,7 +29,7 @@ pub(crate) use self::{
     error::{Error, OpenError},
     fs::Upload,
     model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
-    receive::{Received, discard, receive},
+    receive::{Received, discard},
 };
 use self::{
     blob::OpenFile,
@@ -41,12 +42,56 @@ pub(crate) const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The open storage of one registry. Clones are the same storage.
 #[derive(Clone, Debug)]
-pub(crate) struct Storage(Arc<fs::Store>);
+pub(crate) struct Storage(Arc<fs::Store>, Limits);
+
+/// What is refused although it could be stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// Bytes that stay free on the disk, for what has to go on when it is full; none: a hundredth of it, at most
+    /// [`LARGEST_RESERVE`].
+    pub(crate) reserve: Option<u64>,
+    /// Bytes of the largest blob.
+    pub(crate) largest_blob: Option<u64>,
+}
+
+/// Free bytes that are always enough to delete, collect and end in order.
+const LARGEST_RESERVE: u64 = 1 << 30;
 
 impl Storage {
     /// Opens a root, making it where it is empty.
-    pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(fs::Store::open(root)?)))
+    pub(crate) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
+        Ok(Self(Arc::new(fs::Store::open(root)?), limits))
+    }
+
+    /// Bytes that a blob may have.
+    pub(crate) fn largest_blob(&self) -> u64 {
+        self.1.largest_blob.unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is room for so many bytes more.
+    pub(crate) async fn check_room_for(&self, bytes: u64) -> Result<(), Error> {
+        let reserve = self.1.reserve;
+        self.run(move |store| check_room(store, reserve, bytes)).await
+    }
+
+    /// Appends a body to an upload, as far as there is room.
+    pub(crate) async fn receive<E>(
+        &self,
+        upload: Upload,
+        body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
+    ) -> Result<(Upload, Received), Error> {
+        let (store, reserve) = (Arc::clone(&self.0), self.1.reserve);
+        let append = move |mut upload: Upload, pieces: Vec<Bytes>| {
+            match check_room(&store, reserve, 0) {
+                Ok(()) => upload.append(&pieces)?,
+                Err(full) => {
+                    upload.roll_back()?;
+                    return Err(full);
+                }
+            }
+            Ok(upload)
+        };
+        receive::receive(upload, body, self.largest_blob(), append).await
     }
 
     /// Runs what blocks where it may.
@@ -163,7 +208,12 @@ impl Storage {
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
-        self.run(move |store| store.create_upload(repository, algorithm)).await
+        let reserve = self.1.reserve;
+        self.run(move |store| {
+            check_room(store, reserve, 0)?;
+            store.create_upload(repository, algorithm)
+        })
+        .await
     }
 
     /// Bytes that a session has received.
@@ -218,7 +268,12 @@ impl Storage {
         bytes: Bytes,
         tags: Vec<Tag>,
     ) -> Result<Put, Error> {
-        self.run(move |store| store.put_manifest(&repository, manifest, &digest, &bytes, &tags)).await
+        let reserve = self.1.reserve;
+        self.run(move |store| {
+            check_room(store, reserve, 0)?;
+            store.put_manifest(&repository, manifest, &digest, &bytes, &tags)
+        })
+        .await
     }
 
     pub(crate) async fn find_manifest(
@@ -335,4 +390,11 @@ impl Storage {
     pub(crate) async fn save_policy(&self, policy: Vec<u8>) -> Result<(), Error> {
         self.run(move |store| store.save_policy(&policy)).await
     }
+}
+
+/// Refuses to write before the disk is full to the last byte.
+fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(), Error> {
+    let (free, total) = store.room()?;
+    let reserve = reserve.unwrap_or_else(|| (total / 100).min(LARGEST_RESERVE));
+    if free > reserve.saturating_add(bytes) { Ok(()) } else { Err(store.is_full()) }
 }

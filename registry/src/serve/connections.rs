@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::socket::{Patient, Transport};
+use super::socket::{Patient, Transport, notice_dead_clients};
 use crate::sendfile::FileQueue;
 
 /// More clients wait in the kernel's queue.
@@ -70,6 +70,7 @@ impl Connections {
             let (router, http) = (self.router.clone(), self.http.clone());
             tokio::spawn(async move {
                 let active = Arc::new(AtomicBool::new(false));
+                notice_dead_clients(io.tcp());
                 let service = service(router, peer, io.files(), Arc::clone(&active));
                 let io = TokioIo::new(Patient::new(io));
                 let connection = http.serve_connection(io, service).into_owned();

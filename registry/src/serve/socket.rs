@@ -30,17 +30,28 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 /// What requests can arrive over.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// What is below it.
+    fn tcp(&self) -> &TcpStream;
+
     /// Where files to be sent over it are announced, if it can send files.
     fn files(&self) -> Option<FileQueue>;
 }
 
 impl Transport for Socket {
+    fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     fn files(&self) -> Option<FileQueue> {
         Some(self.files.clone())
     }
 }
 
 impl Transport for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+
     fn files(&self) -> Option<FileQueue> {
         None
     }
@@ -64,7 +75,6 @@ impl Listener for Plain {
         let (tcp, peer) = Listener::accept(&mut self.0).await;
         // Answers are small and wanted at once; without it they are only later.
         let _ = tcp.set_nodelay(true);
-        notice_dead_clients(&tcp);
         (Socket { tcp, files: FileQueue::default() }, peer)
     }
 
@@ -74,7 +84,7 @@ impl Listener for Plain {
 }
 
 /// Where one of these fails, the timeouts of the connection itself still hold.
-fn notice_dead_clients(tcp: &TcpStream) {
+pub(super) fn notice_dead_clients(tcp: &TcpStream) {
     use rustix::net::sockopt;
     let timeout = u32::try_from(WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     let _ = sockopt::set_tcp_user_timeout(tcp, timeout);

@@ -26,20 +26,27 @@ pub(crate) enum Received {
     Cut,
     /// The client fell silent; what had arrived is in.
     Idle,
+    /// The blob would be larger than allowed; some of what arrived is in.
+    TooLarge,
 }
 
 /// Appends a body to an upload. Everything that arrived is in, whichever way the body ends; nothing of it is where
-/// storage fails.
-pub(crate) async fn receive<E>(
+/// storage fails. `append` blocks.
+pub(super) async fn receive<E>(
     upload: Upload,
     body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
+    largest: u64,
+    append: impl Fn(Upload, Vec<Bytes>) -> Result<Upload, Error> + Clone + Send + 'static,
 ) -> Result<(Upload, Received), Error> {
+    let mut left = largest.saturating_sub(upload.received());
     let mut writer = Writer::Idle(Box::new(upload));
     let mut gathered = Vec::new();
     let mut size = 0;
     let end = loop {
         match tokio::time::timeout(IDLE, body.next()).await {
+            Ok(Some(Ok(piece))) if piece.len() as u64 > left => break Received::TooLarge,
             Ok(Some(Ok(piece))) => {
+                left -= piece.len() as u64;
                 size += piece.len();
                 gathered.push(piece);
             }
@@ -48,11 +55,14 @@ pub(crate) async fn receive<E>(
             Err(_) => break Received::Idle,
         }
         if size >= BUFFER {
-            writer = writer.append(std::mem::take(&mut gathered)).await?;
+            writer = writer.append(std::mem::take(&mut gathered), append.clone()).await?;
             size = 0;
         }
     };
-    let upload = writer.append(gathered).await?.wait().await?;
+    if !gathered.is_empty() {
+        writer = writer.append(gathered, append).await?;
+    }
+    let upload = writer.wait().await?;
     Ok((upload, end))
 }
 
@@ -86,11 +96,12 @@ impl Writer {
     }
 
     /// Waits for the former pieces and starts to write these.
-    async fn append(self, pieces: Vec<Bytes>) -> Result<Self, Error> {
-        let mut upload = self.wait().await?;
-        Ok(Self::Busy(tokio::task::spawn_blocking(move || {
-            upload.append(&pieces)?;
-            Ok(upload)
-        })))
+    async fn append(
+        self,
+        pieces: Vec<Bytes>,
+        append: impl FnOnce(Upload, Vec<Bytes>) -> Result<Upload, Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let upload = self.wait().await?;
+        Ok(Self::Busy(tokio::task::spawn_blocking(move || append(upload, pieces))))
     }
 }

@@ -9,6 +9,7 @@ mod client;
 mod crash;
 mod full;
 mod image;
+mod limits;
 mod lists;
 mod managed;
 mod manifests;

@@ -1,4 +1,4 @@
-//! Content that is compared with its digest before, or while, it is served.
+//! Content that is compared with its digest before, or while, it is served; and how much room there is for more.
 
 use std::io::Read as _;
 
@@ -26,5 +26,17 @@ impl Store {
     pub(crate) fn is_damaged(&self, digest: &Digest) {
         tracing::error!(%digest, "content does not match its digest, moved to quarantine");
         self.quarantine(digest, &self.layout.content(digest));
+    }
+
+    /// Bytes that can still be written, and those that the whole file system has.
+    pub(crate) fn room(&self) -> Result<(u64, u64), Error> {
+        let root = self.layout.root();
+        let stat = rustix::fs::statvfs(root).map_err(std::io::Error::from).at("look at", root)?;
+        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    }
+
+    /// Why nothing more is written.
+    pub(crate) fn is_full(&self) -> Error {
+        Error::Full { action: "keep the reserve free on", path: self.layout.root().to_owned() }
     }
 }
