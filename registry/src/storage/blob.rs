@@ -29,7 +29,7 @@ use crate::sendfile::{self, FileQueue};
 const PIECE: usize = 256 << 10;
 /// The same where there are many readers.
 const SMALL_PIECE: usize = 64 << 10;
-const MANY: usize = 32;
+const MANY: usize = 16;
 /// Buffers kept for the next reader.
 const SPARE: usize = 8;
 /// Read from the disk ahead of sending.

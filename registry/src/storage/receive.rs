@@ -1,7 +1,10 @@
 //! From a request's body into an upload: hashing and writing run beside receiving, and neither holds more than a
 //! buffer's worth of memory.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -11,6 +14,9 @@ use super::{Error, Upload};
 
 /// Gathered before it is written; as much again is being written meanwhile.
 const BUFFER: usize = 256 << 10;
+/// The same where there are many senders.
+const SMALL_BUFFER: usize = 64 << 10;
+const MANY: usize = 8;
 /// A client that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(60);
 /// How much more is read of a body that can't be kept, and for how long.
@@ -38,6 +44,7 @@ pub(super) async fn receive<E>(
     largest: u64,
     append: impl Fn(Upload, Vec<Bytes>) -> Result<Upload, Error> + Clone + Send + 'static,
 ) -> Result<(Upload, Received), Error> {
+    let receiving = Receiving::start();
     let mut left = largest.saturating_sub(upload.received());
     let mut writer = Writer::Idle(Box::new(upload));
     let mut gathered = Vec::new();
@@ -54,7 +61,7 @@ pub(super) async fn receive<E>(
             Ok(None) => break Received::Whole,
             Err(_) => break Received::Idle,
         }
-        if size >= BUFFER {
+        if size >= receiving.buffer() {
             writer = writer.append(std::mem::take(&mut gathered), append.clone()).await?;
             size = 0;
         }
@@ -64,6 +71,29 @@ pub(super) async fn receive<E>(
     }
     let upload = writer.wait().await?;
     Ok((upload, end))
+}
+
+/// A body is being received.
+struct Receiving;
+
+static RECEIVING: AtomicUsize = AtomicUsize::new(0);
+
+impl Receiving {
+    fn start() -> Self {
+        RECEIVING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    #[expect(clippy::unused_self, reason = "there is at least this one")]
+    fn buffer(&self) -> usize {
+        if RECEIVING.load(Ordering::Relaxed) > MANY { SMALL_BUFFER } else { BUFFER }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        RECEIVING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Reads on for a while without keeping anything. A client that is still sending does not see an answer that comes
