@@ -3,6 +3,7 @@
 #   BERTH_CONTEXT        a context of your kubeconfig: use its cluster, instead of making one with kind
 #   BERTH_IMAGE_PREFIX   such as registry.example.com/berth/: images get this prefix and are pushed there, for clusters
 #                        whose nodes pull from it, instead of being put onto the nodes of the kind cluster
+#   BENCH                arguments for `make bench`, such as "--seconds 2 --only berth,nginx"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -47,6 +48,13 @@ lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, a
 	  if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --workspace check advisories; \
 	  else echo "not checked: advisories, because their database can't be fetched"; fi; \
 	fi
+
+##@ Measure it
+.PHONY: bench
+bench: rust ## The registry's speed beside others' on this machine; as root on Debian or Ubuntu installs what is missing
+	@command -v python3 >/dev/null || { echo "python3 is missing (Debian: apt-get install python3)" >&2; exit 1; }
+	$(CARGO) build --release --locked -p registry
+	@python3 registry/bench/bench.py $${CARGO_TARGET_DIR:-target}/release/berth-registry $(BENCH)
 
 ##@ Build it
 .PHONY: images

@@ -160,7 +160,8 @@ async fn perform(
     operation: Operation,
 ) -> Result<Response, Error> {
     let query = Query::parse(request.uri().query());
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let files = parts.extensions.remove();
     let headers = &parts.headers;
     match (operation, route) {
         (Operation::ListRepositories, _) => lists::repositories(storage, caller, &query).await,
@@ -171,7 +172,9 @@ async fn perform(
         (Operation::CheckBlob, Route::Blob(name, digest)) => {
             blobs::check(storage, name, digest, headers).await
         }
-        (Operation::PullBlob, Route::Blob(name, digest)) => blobs::pull(storage, name, digest, headers).await,
+        (Operation::PullBlob, Route::Blob(name, digest)) => {
+            blobs::pull(storage, name, digest, headers, files).await
+        }
         (Operation::DeleteBlob, Route::Blob(name, digest)) => blobs::delete(storage, name, digest).await,
         (Operation::CheckManifest, Route::Manifest(name, reference)) => {
             manifests::check(storage, name, reference, headers).await

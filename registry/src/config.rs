@@ -141,6 +141,15 @@ pub struct ServeArgs {
     #[command(flatten)]
     collection: CollectionArgs,
 
+    /// Largest blob that can be pushed, such as 500Mi or 20Gi. Without it the disk is the limit.
+    #[arg(long, env = "BERTH_MAX_BLOB_SIZE", value_name = "BYTES", value_parser = parse_bytes)]
+    max_blob_size: Option<u64>,
+
+    /// Room that stays free on the disk, such as 512Mi: pushes are refused before it is used, so that reading,
+    /// deleting and whatever else lives on the disk go on. Without it a hundredth of the disk, at most 1Gi.
+    #[arg(long, env = "BERTH_DISK_RESERVE", value_name = "BYTES", value_parser = parse_bytes)]
+    disk_reserve: Option<u64>,
+
     /// How long running transfers may take to end after SIGTERM, in seconds.
     #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
     grace_seconds: u64,
@@ -159,6 +168,7 @@ pub struct Config {
     pub(crate) health: Option<SocketAddr>,
     pub(crate) access: WhoDecides,
     pub(crate) collection: Collection,
+    pub(crate) limits: crate::storage::Limits,
     pub(crate) grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -210,6 +220,8 @@ impl TryFrom<ServeArgs> for Config {
             channel_ca,
             open,
             collection,
+            max_blob_size,
+            disk_reserve,
             grace_seconds,
             log_format,
         } = args;
@@ -233,10 +245,22 @@ impl TryFrom<ServeArgs> for Config {
             health: health_listen,
             access,
             collection: collection.into(),
+            limits: crate::storage::Limits { reserve: disk_reserve, largest_blob: max_blob_size },
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })
     }
+}
+
+/// A number of bytes, with or without one of Kubernetes' binary suffixes.
+fn parse_bytes(text: &str) -> Result<u64, &'static str> {
+    let (digits, shift) = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40)]
+        .into_iter()
+        .find_map(|(suffix, shift)| Some((text.strip_suffix(suffix)?, shift)))
+        .unwrap_or((text, 0));
+    let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None };
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or("give a number of bytes, if you like with one of the suffixes Ki, Mi, Gi, Ti")
 }
 
 #[cfg(test)]
@@ -256,6 +280,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("0"), Ok(0));
+        assert_eq!(parse_bytes("1000"), Ok(1000));
+        assert_eq!(parse_bytes("3Gi"), Ok(3 << 30));
+        for text in ["", "Gi", "-1", "+1", "1.5Gi", "1G", "1 Gi", "99999999999Ti"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        assert!(config("--disk-reserve 5Gi --max-blob-size 20Gi").is_ok());
+        assert!(config("--disk-reserve lots").is_err());
     }
 
     #[test]

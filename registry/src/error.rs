@@ -67,6 +67,8 @@ pub(crate) enum Error {
     Range { size: u64 },
     #[error("{said} bytes were announced, {actual} came")]
     Length { said: u64, actual: u64 },
+    #[error("the blob is larger than the {largest} bytes that this registry takes")]
+    BlobTooLarge { largest: u64 },
     #[error("the connection broke before the request was complete")]
     Cut,
     #[error("the request did not go on")]
@@ -143,6 +145,7 @@ impl Error {
             Self::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
             Self::Length { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
             Self::Idle => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
             Self::Storage(storage::Error::Full { .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)

@@ -18,6 +18,7 @@ mod maintenance;
 mod metrics;
 mod policy_file;
 mod range;
+mod sendfile;
 mod serve;
 mod storage;
 

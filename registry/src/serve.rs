@@ -2,6 +2,7 @@
 //! no new connection is taken, then running transfers finish within the grace time.
 
 mod connections;
+mod socket;
 
 use std::{
     io,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt as _};
+use axum::Router;
 use channel::tls;
 use tokio::{
     net::TcpListener,
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::connections::Connections;
+use self::{connections::Connections, socket::Plain};
 use crate::{
     access::Access,
     api::{self, Api},
@@ -62,8 +63,10 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, access: decides, collection, grace, log_format: _ } = config;
-    let storage = Storage::open(&root).map_err(|error| Error::Root(error.to_string()))?;
+    let Config { root, listen, tls, health, access: decides, collection, limits, grace, log_format: _ } =
+        config;
+    allow_many_files();
+    let storage = Storage::open(&root, limits).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let draining = Arc::new(AtomicBool::new(false));
     let access = match decides {
@@ -118,6 +121,16 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// Each connection is a file to the system, which by habit allows few.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "failed to allow more open files");
+    }
+}
+
 /// Listeners and their connections.
 #[derive(Default)]
 struct Servers(JoinSet<()>);
@@ -139,13 +152,7 @@ impl Servers {
         let connections = Connections::new(router, end.clone());
         tracing::info!(listener = what, %address, tls = certificate.is_some(), "listening");
         match certificate {
-            None => {
-                let tcp = tcp.tap_io(|stream| {
-                    // Answers are small and wanted at once; without it they are only later.
-                    let _ = stream.set_nodelay(true);
-                });
-                self.0.spawn(connections.serve(tcp))
-            }
+            None => self.0.spawn(connections.serve(Plain(tcp))),
             Some(certificate) => {
                 let following = end.clone().run_until_cancelled_owned(Arc::clone(&certificate).follow());
                 self.0.spawn(async move {

@@ -12,6 +12,7 @@
 
 mod blob;
 pub(crate) mod busy;
+mod cache;
 mod error;
 mod fs;
 mod model;
@@ -23,25 +24,74 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::Stream;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
-use self::error::IoContext;
 pub(crate) use self::{
     blob::Blob,
     error::{Error, OpenError},
     fs::{Collected, Collecting, LAYOUT_VERSION, Problem, Severity, Upload},
     model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
-    receive::{Received, discard, receive},
+    receive::{Received, discard},
+};
+use self::{
+    blob::OpenFile,
+    cache::{Found, Key, Subject, Ticket},
+    error::IoContext,
 };
 
 /// The open storage of one registry. Clones are the same storage.
 #[derive(Clone, Debug)]
-pub(crate) struct Storage(Arc<fs::Store>);
+pub(crate) struct Storage(Arc<fs::Store>, Limits);
+
+/// What is refused although it could be stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// Bytes that stay free on the disk, for what has to go on when it is full; none: a hundredth of it, at most
+    /// [`LARGEST_RESERVE`].
+    pub(crate) reserve: Option<u64>,
+    /// Bytes of the largest blob.
+    pub(crate) largest_blob: Option<u64>,
+}
+
+/// Free bytes that are always enough to delete, collect and end in order.
+const LARGEST_RESERVE: u64 = 1 << 30;
 
 impl Storage {
     /// Opens a root, making it where it is empty.
-    pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(fs::Store::open(root)?)))
+    pub(crate) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
+        Ok(Self(Arc::new(fs::Store::open(root)?), limits))
+    }
+
+    /// Bytes that a blob may have.
+    pub(crate) fn largest_blob(&self) -> u64 {
+        self.1.largest_blob.unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is room for so many bytes more.
+    pub(crate) async fn check_room_for(&self, bytes: u64) -> Result<(), Error> {
+        let reserve = self.1.reserve;
+        self.run(move |store| check_room(store, reserve, bytes)).await
+    }
+
+    /// Appends a body to an upload, as far as there is room.
+    pub(crate) async fn receive<E>(
+        &self,
+        upload: Upload,
+        body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
+    ) -> Result<(Upload, Received), Error> {
+        let (store, reserve) = (Arc::clone(&self.0), self.1.reserve);
+        let append = move |mut upload: Upload, pieces: Vec<Bytes>| {
+            match check_room(&store, reserve, 0) {
+                Ok(()) => upload.append(&pieces)?,
+                Err(full) => {
+                    upload.roll_back()?;
+                    return Err(full);
+                }
+            }
+            Ok(upload)
+        };
+        receive::receive(upload, body, self.largest_blob(), append).await
     }
 
     /// Runs what blocks where it may.
@@ -54,6 +104,45 @@ impl Storage {
         tokio::task::spawn_blocking(move || span.in_scope(|| work(&store))).await.map_err(Error::Task)?
     }
 
+    /// When what is found from here on is known. None while the repository is being changed.
+    fn ticket(&self, repository: &RepoName) -> Option<Ticket> {
+        self.0.cache.ticket(repository, self.0.damaged())
+    }
+
+    /// What is known of it already.
+    fn known(&self, key: &Key, now: Option<Ticket>) -> Option<Found> {
+        let found = self.0.cache.get(key, now?)?;
+        match &found {
+            Found::File(file) if !file.is_as_it_was() => {
+                self.0.cache.forget(key);
+                None
+            }
+            _ => Some(found),
+        }
+    }
+
+    /// Looks something up, which blocks, and keeps what is found in memory, unless that is not possible or not wise.
+    async fn learn<T: Send + 'static>(
+        &self,
+        key: Key,
+        ticket: Option<Ticket>,
+        look: impl FnOnce(&Arc<fs::Store>, &RepoName) -> Result<Option<(T, Option<Found>)>, Error>
+        + Send
+        + 'static,
+    ) -> Result<Option<T>, Error> {
+        let this = Arc::clone(&self.0);
+        self.run(move |store| {
+            let Some((value, found)) = look(&this, &key.repository)? else {
+                return Ok(None);
+            };
+            if let Some((ticket, found)) = ticket.zip(found) {
+                store.cache.keep(key, ticket, found);
+            }
+            Ok(Some(value))
+        })
+        .await
+    }
+
     pub(crate) async fn blob_size(&self, repository: RepoName, digest: Digest) -> Result<Option<u64>, Error> {
         self.run(move |store| store.check_blob(&repository, &digest)).await
     }
@@ -63,7 +152,26 @@ impl Storage {
         repository: RepoName,
         digest: Digest,
     ) -> Result<Option<Blob>, Error> {
-        self.run(move |store| store.open_blob(&repository, &digest)).await
+        let ticket = self.ticket(&repository);
+        let key = Key { repository, subject: Subject::Blob(digest.clone()) };
+        match self.known(&key, ticket) {
+            Some(Found::Small(bytes)) => return Ok(Some(Blob::held(bytes))),
+            Some(Found::File(file)) => return Ok(Some(Blob::file(file))),
+            _ => {}
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let Some((file, size)) = store.open_blob(repository, &digest)? else {
+                return Ok(None);
+            };
+            if size <= cache::LARGEST {
+                let bytes = store.read_blob(&digest, &file)?;
+                return Ok(bytes.map(|bytes| (Blob::held(bytes.clone()), Some(Found::Small(bytes)))));
+            }
+            let file = OpenFile::new(file, digest, store).at("look at", "a blob")?;
+            let file = Arc::new(file);
+            Ok(Some((Blob::file(Arc::clone(&file)), Some(Found::File(file)))))
+        })
+        .await
     }
 
     /// False where `from` has no such blob.
@@ -94,7 +202,12 @@ impl Storage {
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
-        self.run(move |store| store.create_upload(repository, algorithm)).await
+        let reserve = self.1.reserve;
+        self.run(move |store| {
+            check_room(store, reserve, 0)?;
+            store.create_upload(repository, algorithm)
+        })
+        .await
     }
 
     /// Bytes that a session has received.
@@ -144,7 +257,12 @@ impl Storage {
         bytes: Bytes,
         tags: Vec<Tag>,
     ) -> Result<Put, Error> {
-        self.run(move |store| store.put_manifest(&repository, manifest, &digest, &bytes, &tags)).await
+        let reserve = self.1.reserve;
+        self.run(move |store| {
+            check_room(store, reserve, 0)?;
+            store.put_manifest(&repository, manifest, &digest, &bytes, &tags)
+        })
+        .await
     }
 
     pub(crate) async fn find_manifest(
@@ -152,6 +270,10 @@ impl Storage {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Option<StoredManifest>, Error> {
+        let key = Key { repository: repository.clone(), subject: reference.clone().into() };
+        if let Some(Found::Manifest(manifest, _)) = self.known(&key, self.ticket(&repository)) {
+            return Ok(Some(manifest));
+        }
         self.run(move |store| store.find_manifest(&repository, &reference)).await
     }
 
@@ -161,12 +283,20 @@ impl Storage {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
-        self.run(move |store| {
-            let Some(manifest) = store.find_manifest(&repository, &reference)? else {
+        let ticket = self.ticket(&repository);
+        let key = Key { repository, subject: reference.clone().into() };
+        if let Some(Found::Manifest(manifest, bytes)) = self.known(&key, ticket) {
+            return Ok(Some((manifest, bytes)));
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let Some(manifest) = store.find_manifest(repository, &reference)? else {
                 return Ok(None);
             };
             let bytes = store.read_manifest(&manifest)?;
-            Ok(bytes.map(|bytes| (manifest, bytes)))
+            Ok(bytes.map(|bytes| {
+                let found = Found::Manifest(manifest.clone(), bytes.clone());
+                ((manifest, bytes), Some(found))
+            }))
         })
         .await
     }
@@ -190,8 +320,17 @@ impl Storage {
         repository: RepoName,
         last: Option<String>,
         n: usize,
-    ) -> Result<Option<(Vec<String>, bool)>, Error> {
-        self.run(move |store| store.tags(&repository, last.as_deref(), n)).await
+    ) -> Result<Option<Arc<(Vec<String>, bool)>>, Error> {
+        let ticket = self.ticket(&repository);
+        let key = Key { repository, subject: Subject::Tags { last: last.clone(), n } };
+        if let Some(Found::Tags(page)) = self.known(&key, ticket) {
+            return Ok(Some(page));
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let page = store.tags(repository, last.as_deref(), n)?.map(Arc::new);
+            Ok(page.map(|page| (Arc::clone(&page), Some(Found::Tags(page)))))
+        })
+        .await
     }
 
     /// At most `n` referrers after `last`, fewer where they are heavier than `weight` bytes together.
@@ -277,4 +416,11 @@ impl Storage {
     pub(crate) async fn save_policy(&self, policy: Vec<u8>) -> Result<(), Error> {
         self.run(move |store| store.save_policy(&policy)).await
     }
+}
+
+/// Refuses to write before the disk is full to the last byte.
+fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(), Error> {
+    let (free, total) = store.room()?;
+    let reserve = reserve.unwrap_or_else(|| (total / 100).min(LARGEST_RESERVE));
+    if free > reserve.saturating_add(bytes) { Ok(()) } else { Err(store.is_full()) }
 }

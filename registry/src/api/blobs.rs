@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::Error,
     range::{self, Selection},
+    sendfile::FileQueue,
     storage::{Deleted, Storage},
 };
 
@@ -36,13 +37,14 @@ pub(super) async fn pull(
     name: RepoName,
     digest: Digest,
     headers: &HeaderMap,
+    files: Option<FileQueue>,
 ) -> Result<Response, Error> {
     let blob = storage.open_blob(name, digest.clone()).await?;
     let blob = blob.ok_or_else(|| Error::BlobUnknown(digest.clone()))?;
     if client_has(headers, &digest) {
         return Ok(not_modified(&digest));
     }
-    content(&digest, blob.size(), headers, |first, length| Body::from_stream(blob.read(first, length)))
+    content(&digest, blob.size(), headers, |first, length| blob.into_body(first, length, files))
 }
 
 /// The same for GET and HEAD but for the body.

@@ -34,13 +34,20 @@ pub(super) async fn repositories(
     })
 }
 
+#[derive(Serialize)]
+struct Tags<'a> {
+    name: &'a RepoName,
+    tags: &'a [String],
+}
+
 pub(super) async fn tags(storage: &Storage, name: RepoName, query: &Query) -> Result<Response, Error> {
     let last = query.get("last").map(str::to_owned);
     let page = storage.tags(name.clone(), last, page_size(query)?).await?;
-    let (tags, more) = page.ok_or_else(|| Error::RepositoryUnknown(name.clone()))?;
-    let response = json("application/json", &json!({ "name": name, "tags": tags }));
+    let page = page.ok_or_else(|| Error::RepositoryUnknown(name.clone()))?;
+    let (tags, more) = page.as_ref();
+    let response = json("application/json", &Tags { name: &name, tags });
     Ok(match tags.last() {
-        Some(last) if more => with_next(response, &format!("/v2/{name}/tags/list"), &query.with_last(last)),
+        Some(last) if *more => with_next(response, &format!("/v2/{name}/tags/list"), &query.with_last(last)),
         _ => response,
     })
 }

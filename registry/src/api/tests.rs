@@ -16,7 +16,7 @@ struct Registry {
 impl Registry {
     fn new() -> Self {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let storage = Storage::open(root.path()).unwrap();
+        let storage = Storage::open(root.path(), crate::storage::Limits::default()).unwrap();
         let metrics = Arc::new(Metrics::new());
         Self { _root: root, api: Arc::new(Api { access: Access::Open, storage, metrics, tls: false }) }
     }

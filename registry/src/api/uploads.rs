@@ -14,6 +14,9 @@ use crate::{
     storage::{self, Finished, NotOpened, Received, Storage, Upload, UploadId},
 };
 
+/// Bytes of a chunk for which room is looked for before the first of them is taken.
+const WORTH_ASKING: u64 = 1 << 20;
+
 pub(super) async fn start(
     storage: &Storage,
     caller: Caller,
@@ -168,7 +171,16 @@ async fn take_in(
     body: &mut BodyDataStream,
 ) -> Result<Upload, Error> {
     let announced = announced_length(headers, upload.received())?;
-    let (upload, end) = storage::receive(upload, body).await?;
+    let largest = storage.largest_blob();
+    let announced_bytes = announced.unwrap_or_default();
+    if announced_bytes > WORTH_ASKING {
+        storage.check_room_for(announced_bytes).await?;
+    }
+    if upload.received().saturating_add(announced_bytes) > largest {
+        storage.suspend_upload(upload).await?;
+        return Err(Error::BlobTooLarge { largest });
+    }
+    let (upload, end) = storage.receive(upload, body).await?;
     let appended = upload.appended();
     let error = match (end, announced) {
         (Received::Whole, Some(said)) if said != appended => {
@@ -176,6 +188,10 @@ async fn take_in(
             return Err(Error::Length { said, actual: appended });
         }
         (Received::Whole, _) => return Ok(upload),
+        (Received::TooLarge, _) => {
+            storage.roll_back_upload(upload).await?;
+            return Err(Error::BlobTooLarge { largest });
+        }
         (Received::Cut, _) => Error::Cut,
         (Received::Idle, _) => Error::Idle,
     };

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 
 use super::{Collection, Event, Order, Summary, control, perform};
-use crate::storage::{OpenError, Problem, Severity, Storage};
+use crate::storage::{Limits, OpenError, Problem, Severity, Storage};
 
 /// What `check` ends with where damage is left.
 const DAMAGED: u8 = 3;
@@ -135,7 +135,7 @@ fn carry_out(root: &Path, order: &Order, json: bool, verb: &str) -> Result<Summa
         let written = if json { print_json(&mut out, event) } else { print_text(&mut out, event, verb) };
         written.map_err(Error::Output)
     };
-    let storage = match Storage::open(root) {
+    let storage = match Storage::open(root, Limits::default()) {
         Ok(storage) => storage,
         Err(OpenError::Locked { .. }) => return through_server(root, order, print),
         Err(error) => return Err(error.into()),

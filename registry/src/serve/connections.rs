@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, serve::Listener};
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -22,6 +22,9 @@ use hyper_util::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use super::socket::{Patient, Transport, notice_dead_clients};
+use crate::sendfile::FileQueue;
 
 /// More clients wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -59,7 +62,7 @@ impl Connections {
     /// Until the end is asked for and every connection has finished what it was doing.
     pub(super) async fn serve<L>(self, mut listener: L)
     where
-        L: Listener<Addr = SocketAddr>,
+        L: Listener<Addr = SocketAddr, Io: Transport>,
     {
         let graceful = GracefulShutdown::new();
         while let Some((io, peer, place)) = self.accept(&mut listener).await {
@@ -67,8 +70,10 @@ impl Connections {
             let (router, http) = (self.router.clone(), self.http.clone());
             tokio::spawn(async move {
                 let active = Arc::new(AtomicBool::new(false));
-                let service = service(router, peer, Arc::clone(&active));
-                let connection = http.serve_connection(TokioIo::new(io), service).into_owned();
+                notice_dead_clients(io.tcp());
+                let service = service(router, peer, io.files(), Arc::clone(&active));
+                let io = TokioIo::new(Patient::new(io));
+                let connection = http.serve_connection(io, service).into_owned();
                 let mut connection = pin!(watcher.watch(connection));
                 // A client that never sends a request would hold its place for ever.
                 tokio::select! {
@@ -105,6 +110,7 @@ impl Connections {
 fn service(
     router: Router,
     peer: SocketAddr,
+    files: Option<FileQueue>,
     active: Arc<AtomicBool>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -117,6 +123,12 @@ fn service(
         active.store(true, Ordering::Release);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
+        // Over HTTP/2 bodies are interleaved.
+        if let Some(files) = &files
+            && request.version() <= Version::HTTP_11
+        {
+            request.extensions_mut().insert(files.clone());
+        }
         router.clone().oneshot(request)
     })
 }

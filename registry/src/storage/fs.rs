@@ -15,6 +15,7 @@ mod locks;
 mod manifests;
 mod referrers;
 mod repositories;
+mod serving;
 mod uploads;
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Mutex, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -40,10 +41,20 @@ pub(crate) use self::{
     uploads::Upload,
 };
 use self::{durable::Durable, layout::Layout, locks::Locks};
-use super::{Error, IoContext as _, OpenError, Usage, busy::Busy};
+use super::{
+    Error, IoContext as _, OpenError, Usage,
+    busy::Busy,
+    cache::{Cache, Change},
+};
 
 /// Bytes of the key that signs tokens.
 const TOKEN_KEY: usize = 32;
+
+/// A repository that may be changed: nothing is answered from memory meanwhile.
+struct Locked<G> {
+    _change: Change,
+    _lock: G,
+}
 
 /// An open root. There is at most one at a time for each, on the whole machine.
 #[derive(Debug)]
@@ -52,6 +63,8 @@ pub(crate) struct Store {
     durable: Durable,
     pub(super) busy: Busy,
     locks: Locks,
+    /// What was read; good until the repository's lock is taken.
+    pub(super) cache: Arc<Cache>,
     damaged: AtomicU64,
     changes: AtomicU64,
     counted: Mutex<Option<(u64, u64)>>,
@@ -90,6 +103,7 @@ impl Store {
             durable,
             busy: Busy::default(),
             locks: Locks::default(),
+            cache: Arc::default(),
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
             counted: Mutex::default(),
@@ -142,17 +156,20 @@ impl Store {
     }
 
     /// Pushes to a repository run beside each other, never beside a delete.
-    fn lock_for_push(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
-        self.locks.push(repository)
+    fn lock_for_push(&self, repository: &RepoName) -> Locked<RwLockReadGuard<'_, ()>> {
+        let lock = self.locks.push(repository);
+        Locked { _change: self.cache.change(repository), _lock: lock }
     }
 
-    fn lock_for_delete(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
-        self.locks.delete(repository)
+    fn lock_for_delete(&self, repository: &RepoName) -> Locked<RwLockWriteGuard<'_, ()>> {
+        let lock = self.locks.delete(repository);
+        Locked { _change: self.cache.change(repository), _lock: lock }
     }
 
     /// None where a request has it.
-    fn try_lock_for_delete(&self, repository: &RepoName) -> Option<RwLockWriteGuard<'_, ()>> {
-        self.locks.try_delete(repository)
+    fn try_lock_for_delete(&self, repository: &RepoName) -> Option<Locked<RwLockWriteGuard<'_, ()>>> {
+        let lock = self.locks.try_delete(repository)?;
+        Some(Locked { _change: self.cache.change(repository), _lock: lock })
     }
 
     fn count_damage(&self) {

@@ -1,7 +1,10 @@
 //! From a request's body into an upload: hashing and writing run beside receiving, and neither holds more than a
 //! buffer's worth of memory.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -11,6 +14,9 @@ use super::{Error, Upload};
 
 /// Gathered before it is written; as much again is being written meanwhile.
 const BUFFER: usize = 256 << 10;
+/// The same where there are many senders.
+const SMALL_BUFFER: usize = 64 << 10;
+const MANY: usize = 8;
 /// A client that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(60);
 /// How much more is read of a body that can't be kept, and for how long.
@@ -26,20 +32,28 @@ pub(crate) enum Received {
     Cut,
     /// The client fell silent; what had arrived is in.
     Idle,
+    /// The blob would be larger than allowed; some of what arrived is in.
+    TooLarge,
 }
 
 /// Appends a body to an upload. Everything that arrived is in, whichever way the body ends; nothing of it is where
-/// storage fails.
-pub(crate) async fn receive<E>(
+/// storage fails. `append` blocks.
+pub(super) async fn receive<E>(
     upload: Upload,
     body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
+    largest: u64,
+    append: impl Fn(Upload, Vec<Bytes>) -> Result<Upload, Error> + Clone + Send + 'static,
 ) -> Result<(Upload, Received), Error> {
+    let receiving = Receiving::start();
+    let mut left = largest.saturating_sub(upload.received());
     let mut writer = Writer::Idle(Box::new(upload));
     let mut gathered = Vec::new();
     let mut size = 0;
     let end = loop {
         match tokio::time::timeout(IDLE, body.next()).await {
+            Ok(Some(Ok(piece))) if piece.len() as u64 > left => break Received::TooLarge,
             Ok(Some(Ok(piece))) => {
+                left -= piece.len() as u64;
                 size += piece.len();
                 gathered.push(piece);
             }
@@ -47,13 +61,39 @@ pub(crate) async fn receive<E>(
             Ok(None) => break Received::Whole,
             Err(_) => break Received::Idle,
         }
-        if size >= BUFFER {
-            writer = writer.append(std::mem::take(&mut gathered)).await?;
+        if size >= receiving.buffer() {
+            writer = writer.append(std::mem::take(&mut gathered), append.clone()).await?;
             size = 0;
         }
     };
-    let upload = writer.append(gathered).await?.wait().await?;
+    if !gathered.is_empty() {
+        writer = writer.append(gathered, append).await?;
+    }
+    let upload = writer.wait().await?;
     Ok((upload, end))
+}
+
+/// A body is being received.
+struct Receiving;
+
+static RECEIVING: AtomicUsize = AtomicUsize::new(0);
+
+impl Receiving {
+    fn start() -> Self {
+        RECEIVING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    #[expect(clippy::unused_self, reason = "there is at least this one")]
+    fn buffer(&self) -> usize {
+        if RECEIVING.load(Ordering::Relaxed) > MANY { SMALL_BUFFER } else { BUFFER }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        RECEIVING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Reads on for a while without keeping anything. A client that is still sending does not see an answer that comes
@@ -86,11 +126,12 @@ impl Writer {
     }
 
     /// Waits for the former pieces and starts to write these.
-    async fn append(self, pieces: Vec<Bytes>) -> Result<Self, Error> {
-        let mut upload = self.wait().await?;
-        Ok(Self::Busy(tokio::task::spawn_blocking(move || {
-            upload.append(&pieces)?;
-            Ok(upload)
-        })))
+    async fn append(
+        self,
+        pieces: Vec<Bytes>,
+        append: impl FnOnce(Upload, Vec<Bytes>) -> Result<Upload, Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let upload = self.wait().await?;
+        Ok(Self::Busy(tokio::task::spawn_blocking(move || append(upload, pieces))))
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use oci::{Digest, RepoName};
 
 use super::{Store, collect::is_older, layout};
-use crate::storage::{Blob, Deleted, Error, IoContext as _};
+use crate::storage::{Deleted, Error, IoContext as _};
 
 /// That a blob was looked at is written down once in so long.
 const TOUCH_AFTER: Duration = Duration::from_secs(60);
@@ -49,14 +49,15 @@ impl Store {
         }
     }
 
-    pub(crate) fn open_blob(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Blob>, Error> {
+    pub(crate) fn open_blob(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+    ) -> Result<Option<(File, u64)>, Error> {
         let Some(size) = self.marked_size(repository, digest)? else {
             return Ok(None);
         };
-        let Some(file) = self.open_content(digest, size)? else {
-            return Ok(None);
-        };
-        Ok(Some(Blob::new(file, size)))
+        Ok(self.open_content(digest, size)?.map(|file| (file, size)))
     }
 
     /// Opens content that must be this long; none where it is lost or cut short.

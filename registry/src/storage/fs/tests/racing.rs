@@ -45,7 +45,7 @@ fn pull(store: &Store, repository: &RepoName, digest: &Digest, layer: &str) {
     assert!(store.read_manifest(&found).unwrap().is_some());
     for needed in ["{}", layer] {
         let blob = store.open_blob(repository, &super::digest(needed)).unwrap();
-        assert_eq!(blob.map(|blob| blob.size()), Some(needed.len() as u64), "{needed} is gone");
+        assert_eq!(blob.map(|(_, size)| size), Some(needed.len() as u64), "{needed} is gone");
     }
 }
 
