@@ -18,16 +18,23 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt as _,
+    },
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
+use rustix::{io::Errno, net::SendFlags};
 
 /// Largest piece of a file that a body can announce at once.
 pub(crate) const PIECE: usize = 1 << 20;
 /// Smallest piece but the last. Nothing else that is written while files wait is as large: only headers are.
 pub(crate) const SMALLEST: u64 = 64 << 10;
+
+/// At once, where files have to be copied.
+const COPIED: usize = 64 << 10;
 
 /// Never written to and never read, so it takes up no memory.
 static PLACEHOLDER: [u8; PIECE] = [0; PIECE];
@@ -84,7 +91,13 @@ impl FileQueue {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let piece = queue.front_mut().ok_or_else(|| io::Error::other("placeholders without a file"))?;
         let length = length.min(piece.left);
-        let sent = rustix::fs::sendfile(socket, piece.file.file().as_fd(), Some(&mut piece.offset), length)?;
+        let file = piece.file.file();
+        let sent = match rustix::fs::sendfile(socket, file.as_fd(), Some(&mut piece.offset), length) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                copy(socket, file, &mut piece.offset, length)?
+            }
+            sent => sent?,
+        };
         if sent == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"));
         }
@@ -94,6 +107,18 @@ impl FileQueue {
         }
         Ok(sent)
     }
+}
+
+/// What `sendfile` does, for file systems that can't.
+fn copy(socket: BorrowedFd<'_>, file: &File, offset: &mut u64, length: usize) -> io::Result<usize> {
+    let mut buffer = vec![0; length.min(COPIED)];
+    let read = file.read_at(&mut buffer, *offset)?;
+    if read == 0 {
+        return Ok(0);
+    }
+    let sent = rustix::net::send(socket, &buffer[..read], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    *offset += sent as u64;
+    Ok(sent)
 }
 
 /// By address, whatever the bytes are.
@@ -136,6 +161,20 @@ mod tests {
         let mut received = String::new();
         far.read_to_string(&mut received).unwrap();
         assert_eq!(received, "23456abc");
+    }
+
+    #[test]
+    fn copying_does_the_same() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (file, mut offset) = (file(b"0123456789"), 2);
+        assert_eq!(copy(near.as_fd(), &file, &mut offset, 5).unwrap(), 5);
+        assert_eq!(offset, 7);
+        assert_eq!(copy(near.as_fd(), &file, &mut offset, 100).unwrap(), 3);
+        assert_eq!(copy(near.as_fd(), &file, &mut offset, 100).unwrap(), 0);
+        drop(near);
+        let mut received = String::new();
+        far.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "23456789");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future as _,
-    io::{self, IoSlice},
+    io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
     os::fd::AsFd as _,
     pin::Pin,
@@ -104,7 +104,7 @@ impl Socket {
         loop {
             ready!(self.tcp.poll_write_ready(context))?;
             match self.tcp.try_io(Interest::WRITABLE, || send(self)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 done => return Poll::Ready(done),
             }
         }
@@ -197,7 +197,7 @@ impl<T> Patient<T> {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         while alarm.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing any more");
+                let error = io::Error::new(ErrorKind::TimedOut, "the client takes nothing any more");
                 return Poll::Ready(Err(error));
             }
             alarm.as_mut().reset(deadline);
@@ -267,7 +267,7 @@ mod tests {
             far.read_exact(&mut [0; 10]).await.unwrap();
         }
         let silent = Instant::now();
-        assert_eq!(writing.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(writing.await.unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(silent.elapsed() <= WRITE_TIMEOUT + Duration::from_secs(1));
     }
 }
