@@ -21,7 +21,7 @@ compile() {
   say "compiling for $host, which takes some minutes the first time"
   # The target is named, so that static linking does not apply to procedural macros.
   RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-    cargo build --release --locked --target "$host" -p operator -p registry
+    cargo build --release --locked --target "$host" --target-dir target -p operator -p registry
 }
 
 # image NAME VARIABLE: makes the image unless it is there already, and adds its name to target/images.env.

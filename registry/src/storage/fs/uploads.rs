@@ -7,11 +7,13 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Hasher, RepoName, digest::Paused};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Store, disk::Disk, read_if_there};
 use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
@@ -24,6 +26,10 @@ const CATCH_UP: usize = 256 << 10;
 #[serde(rename_all = "camelCase")]
 struct Session {
     repository: RepoName,
+    /// The run of the server that put the hash down. After another one, which may have ended with a power failure, what
+    /// the hash took in may not be what lies on the disk.
+    #[serde(default)]
+    run: String,
     /// Bytes of the data that `hash` has taken in.
     hashed: u64,
     hash: Paused,
@@ -80,8 +86,12 @@ impl Upload {
 
     /// Puts the hash down until the next request. Nothing is lost where that fails, it is only caught up later.
     pub(crate) fn suspend(self) {
-        let session =
-            Session { repository: self.repository, hashed: self.received, hash: self.hasher.pause() };
+        let session = Session {
+            repository: self.repository,
+            run: this_run().to_owned(),
+            hashed: self.received,
+            hash: self.hasher.pause(),
+        };
         if let Err(error) = write_session(&self.disk, &self.folder, &session) {
             tracing::warn!(upload = %self.id, %error, "failed to put an upload's hash down");
         }
@@ -99,7 +109,12 @@ impl Store {
         let create = || {
             self.durable.disk.create_folder(&folder)?;
             self.durable.disk.create_new(&data(&folder))?;
-            let session = Session { repository, hashed: 0, hash: Hasher::new(algorithm).pause() };
+            let session = Session {
+                repository,
+                run: this_run().to_owned(),
+                hashed: 0,
+                hash: Hasher::new(algorithm).pause(),
+            };
             write_session(&self.durable.disk, &folder, &session)
         };
         create().at("create", &folder).inspect_err(|_| {
@@ -167,7 +182,11 @@ impl Store {
             self.cancel_upload(&repository, id)?;
             return Ok(Finished::Mismatch(actual));
         }
-        disk.sync(&data).at("sync", &path)?;
+        if let Err(error) = disk.sync(&data) {
+            // The system tells of lost pages once and then takes them for clean: nothing can be built on this file.
+            let _ = disk.remove_tree(&folder);
+            return Err(error).at("sync", &path);
+        }
         let _it_stays = self.locks.hold(digest);
         self.durable.mark(&[self.layout.holder(digest, &repository)])?;
         match self.durable.rename(&path, &self.layout.content(digest)) {
@@ -211,6 +230,12 @@ impl Store {
     }
 }
 
+/// Names this run of the server.
+fn this_run() -> &'static str {
+    static RUN: OnceLock<String> = OnceLock::new();
+    RUN.get_or_init(|| Uuid::new_v4().to_string())
+}
+
 fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
@@ -224,7 +249,8 @@ fn write_session(disk: &Disk, folder: &Path, session: &Session) -> io::Result<()
 /// The hash of all the data, and the data's length.
 fn catch_up(session: &Session, data: &mut File) -> io::Result<(Hasher, u64)> {
     let length = data.metadata()?.len();
-    let resumed = Hasher::resume(&session.hash).filter(|_| session.hashed <= length);
+    let resumed =
+        Hasher::resume(&session.hash).filter(|_| session.run == this_run() && session.hashed <= length);
     let (mut hasher, offset) = match resumed {
         Some(hasher) => (hasher, session.hashed),
         None => (Hasher::new(session.hash.algorithm()), 0),
