@@ -13,3 +13,10 @@ pub mod client;
 pub mod node_access;
 pub mod policy;
 pub mod tls;
+
+/// Names a message by its content: the same one has the same name everywhere and after every restart. 64 hexadecimal
+/// digits.
+fn revision(message: &impl serde::Serialize) -> String {
+    use sha2::Digest as _;
+    hex::encode(sha2::Sha256::digest(serde_json::to_vec(message).unwrap_or_default()))
+}

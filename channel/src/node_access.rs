@@ -4,7 +4,6 @@
 //! probed; `GET /v1/node-access` → the latest [`NodeReport`].
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// All registries that nodes should reach. Replaces what was there before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +17,7 @@ impl NodeAccess {
     /// Names this content; 64 hexadecimal digits.
     #[must_use]
     pub fn revision(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(Sha256::digest(json))
+        crate::revision(self)
     }
 }
 

@@ -31,8 +31,7 @@ impl Policy {
     /// restart. 64 hexadecimal digits.
     #[must_use]
     pub fn revision(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(Sha256::digest(json))
+        crate::revision(self)
     }
 }
 
