@@ -51,6 +51,8 @@ pub(crate) enum Error {
     ManifestTooLarge,
     #[error("the manifest needs {} things that are not in this repository", .0.len())]
     ManifestIncomplete(Vec<Digest>),
+    #[error("the same bytes are in this repository already, as {0}: push them with that Content-Type")]
+    OtherMediaType(String),
     #[error("more than {0} tags in one request")]
     TooManyTags(usize),
     #[error("manifest {needed_by} of this repository needs {digest}: delete that first")]
@@ -109,6 +111,7 @@ impl Error {
             Self::RepositoryUnknown(_)
                 | Self::BlobUnknown(_)
                 | Self::ManifestUnknown(_)
+                | Self::OtherMediaType(_)
                 | Self::Needed { .. }
         )
     }
@@ -122,9 +125,9 @@ impl Error {
             Self::Denied(_) => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             Self::Route(InvalidRoute::Unknown) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
             Self::Route(InvalidRoute::Name(_)) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
-            Self::Route(InvalidRoute::Reference(InvalidReference::Tag(_))) => {
-                (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
-            }
+            Self::Route(InvalidRoute::Reference(InvalidReference::Tag(_)))
+            | Self::Manifest(_)
+            | Self::OtherMediaType(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
             Self::Route(InvalidRoute::Digest(_) | InvalidRoute::Reference(_))
             | Self::Digest(_)
             | Self::Mismatch { .. } => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
@@ -135,7 +138,6 @@ impl Error {
             Self::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
             Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
-            Self::Manifest(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
             Self::ManifestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid),
             Self::ManifestIncomplete(_) => (StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown),
             Self::TooManyTags(_) => (StatusCode::URI_TOO_LONG, ErrorCode::ManifestInvalid),

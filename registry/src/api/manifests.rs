@@ -80,6 +80,7 @@ pub(super) async fn push(
     let manifest = Manifest::parse(content_type, &bytes)?;
     let subject = manifest.subject.clone();
     match storage.put_manifest(name.clone(), manifest, digest.clone(), bytes, tags.clone()).await? {
+        Put::OtherType(known) => Err(Error::OtherMediaType(known)),
         Put::Missing(missing) => Err(Error::ManifestIncomplete(missing)),
         Put::Stored => Ok(created(&name, &digest, subject.as_ref(), &tags)),
     }

@@ -106,7 +106,7 @@ impl OpenFile {
             return Ok(());
         }
         if let Some(store) = store {
-            store.is_damaged(&self.digest);
+            store.is_damaged(&self.digest, &self.file);
         }
         Err(io::Error::other("the content does not match its digest"))
     }

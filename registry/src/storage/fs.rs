@@ -16,6 +16,7 @@ mod manifests;
 mod referrers;
 mod repositories;
 mod serving;
+mod together;
 mod uploads;
 
 use std::{
@@ -217,6 +218,14 @@ fn check_version(layout: &Layout) -> Result<(), OpenError> {
     match folder::names(layout.root())?.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
         Some(found) => Err(OpenError::NotEmpty { root: layout.root().to_owned(), found }),
+    }
+}
+
+/// For who can do without what is damaged.
+fn ignoring_damage<T>(found: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match found {
+        Err(Error::Damaged { .. }) => Ok(None),
+        found => found,
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct StoredManifest {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Put {
     Stored,
+    /// Not stored: it is there already, under this media type.
+    OtherType(String),
     /// Not stored: it needs these first.
     Missing(Vec<Digest>),
 }

@@ -4,15 +4,22 @@
 //! moved to `quarantine/` then, and the blob counts as missing: the next push brings it back.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
-    path::Path,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use oci::{Digest, RepoName};
+use oci::{Digest, Hasher, RepoName};
 
-use super::{Store, collect::is_older, layout};
+use super::{
+    Store,
+    collect::is_older,
+    durable::{Change, parent},
+    ignoring_damage, layout,
+    uploads::hash_from,
+};
 use crate::storage::{Deleted, Error, IoContext as _};
 
 /// That a blob was looked at is written down once in so long.
@@ -38,12 +45,17 @@ impl Store {
 
     /// Size of a blob that the repository has and that is there.
     pub(crate) fn blob_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
-        let Some(size) = self.marked_size(repository, digest)? else {
-            return Ok(None);
-        };
+        match self.unless_damaged(self.marked_size(repository, digest))? {
+            Some(size) => self.content_length(digest, size),
+            None => Ok(None),
+        }
+    }
+
+    /// The length of content that must be this long; none where it is lost or cut short.
+    pub(super) fn content_length(&self, digest: &Digest, size: u64) -> Result<Option<u64>, Error> {
         let content = self.layout.content(digest);
         match fs::metadata(&content) {
-            Ok(metadata) => Ok(self.is_whole(digest, &content, size, metadata.len()).then_some(size)),
+            Ok(found) => Ok(self.is_whole(digest, size, &found).then_some(size)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.lost(digest)),
             Err(error) => Err(error).at("look at", &content),
         }
@@ -54,7 +66,7 @@ impl Store {
         repository: &RepoName,
         digest: &Digest,
     ) -> Result<Option<(File, u64)>, Error> {
-        let Some(size) = self.marked_size(repository, digest)? else {
+        let Some(size) = self.unless_damaged(self.marked_size(repository, digest))? else {
             return Ok(None);
         };
         Ok(self.open_content(digest, size)?.map(|file| (file, size)))
@@ -65,8 +77,8 @@ impl Store {
         let content = self.layout.content(digest);
         match File::open(&content) {
             Ok(file) => {
-                let length = file.metadata().at("look at", &content)?.len();
-                Ok(self.is_whole(digest, &content, size, length).then_some(file))
+                let found = file.metadata().at("look at", &content)?;
+                Ok(self.is_whole(digest, size, &found).then_some(file))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.lost(digest)),
             Err(error) => Err(error).at("open", &content),
@@ -79,8 +91,12 @@ impl Store {
         let Some(size) = self.blob_size(from, digest)? else {
             return Ok(false);
         };
-        self.durable.mark(&[self.layout.holder(digest, to)])?;
-        self.mark_blob(to, digest, size)?;
+        let mut change = self.durable.change();
+        // Content that another request has just brought to its place may not be on the disk yet.
+        change.also(parent(&self.layout.content(digest)));
+        let mark = self.begin_mark(&mut change, to, digest, size)?;
+        change.settle()?;
+        change.name(&[(&mark.0, &mark.1)])?;
         Ok(true)
     }
 
@@ -107,9 +123,18 @@ impl Store {
         Ok(())
     }
 
-    /// Says that the repository has the blob; its content is there and synced, and the repository among its holders.
-    pub(super) fn mark_blob(&self, repository: &RepoName, digest: &Digest, size: u64) -> Result<(), Error> {
-        self.durable.write(&self.layout.repository(repository).blob(digest), format!("{size}\n").as_bytes())
+    /// Prepares what says that the repository has a blob, among the content's holders too; once this has settled and
+    /// the content has its name, the first of both files gets the second's.
+    pub(super) fn begin_mark(
+        &self,
+        change: &mut Change<'_>,
+        repository: &RepoName,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(PathBuf, PathBuf), Error> {
+        change.mark(&[self.layout.holder(digest, repository)])?;
+        let mark = self.layout.repository(repository).blob(digest);
+        Ok((change.write(&mark, format!("{size}\n").as_bytes())?, mark))
     }
 
     pub(super) fn marked_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
@@ -121,21 +146,59 @@ impl Store {
         size.map(Some).ok_or(Error::Damaged { path: mark, what: "it should hold a size" })
     }
 
-    fn is_whole(&self, digest: &Digest, content: &Path, size: u64, length: u64) -> bool {
-        if length == size {
+    /// A mark that can't be read is as good as none: the next push writes it again.
+    pub(super) fn unless_damaged<T>(&self, found: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+        if let Err(error @ Error::Damaged { .. }) = &found {
+            self.count_damage();
+            tracing::error!(%error, "what it stands for counts as missing");
+        }
+        ignoring_damage(found)
+    }
+
+    fn is_whole(&self, digest: &Digest, size: u64, found: &Metadata) -> bool {
+        if found.len() == size {
             return true;
         }
-        tracing::error!(%digest, size, length, "content has the wrong length, moved to quarantine");
-        self.quarantine(digest, content);
+        tracing::error!(%digest, size, length = found.len(), "content has the wrong length");
+        if self.matches(digest, found) {
+            // Others may have the right size, and the next push of this one brings it.
+            self.count_damage();
+        } else {
+            let _ = self.quarantine(digest, found);
+        }
         false
     }
 
-    /// Takes damaged content out of service.
-    pub(super) fn quarantine(&self, digest: &Digest, content: &Path) {
+    /// Whether content is right in spite of what somebody has written down about it.
+    fn matches(&self, digest: &Digest, found: &Metadata) -> bool {
+        let hash = || {
+            let mut file = File::open(self.layout.content(digest))?;
+            let mut hasher = Hasher::new(digest.algorithm());
+            hash_from(0, &mut file, &mut hasher)?;
+            Ok::<_, io::Error>((is_same(&file.metadata()?, found), hasher.finish()))
+        };
+        hash().is_ok_and(|(is_same, actual)| is_same && actual == *digest)
+    }
+
+    /// Takes damaged content out of service, unless other content has come to its place since it was found. Says
+    /// whether it did.
+    pub(super) fn quarantine(&self, digest: &Digest, found: &Metadata) -> bool {
         self.count_damage();
+        let content = self.layout.content(digest);
         let name = format!("{}-{}", layout::as_name(digest), uuid::Uuid::new_v4());
-        if let Err(error) = self.durable.rename(content, &self.layout.quarantine().join(name)) {
-            tracing::error!(%digest, %error, "failed to move damaged content to quarantine");
+        let _nobody_brings_it = self.locks.place(digest);
+        if !fs::metadata(&content).is_ok_and(|now| is_same(&now, found)) {
+            return false;
+        }
+        match self.durable.rename(&content, &self.layout.quarantine().join(name)) {
+            Ok(()) => {
+                tracing::error!(%digest, "damaged content was moved to quarantine");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%digest, %error, "failed to move damaged content to quarantine");
+                false
+            }
         }
     }
 
@@ -144,4 +207,9 @@ impl Store {
         tracing::error!(%digest, "content that a repository has is lost");
         None
     }
+}
+
+/// Whether it is one file.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

@@ -1,9 +1,10 @@
 //! What must not happen at the same time. Each lock is one of a few that all names share, by their hash.
 //!
-//! Taken in this order: a repository's, then content's, then a tag's. Collection only ever tries to take one, holds it
+//! Taken in this order: a repository's, then content's, then a tag's, then a place's. Collection only ever tries to take one, holds it
 //! for a look and a removal, and goes on without where a request has it.
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash},
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError},
 };
@@ -17,6 +18,7 @@ pub(super) struct Locks {
     repositories: [RwLock<()>; STRIPES],
     contents: [RwLock<()>; STRIPES],
     tags: [Mutex<()>; STRIPES],
+    places: [Mutex<()>; STRIPES],
 }
 
 impl Default for Locks {
@@ -25,6 +27,7 @@ impl Default for Locks {
             repositories: [const { RwLock::new(()) }; STRIPES],
             contents: [const { RwLock::new(()) }; STRIPES],
             tags: [const { Mutex::new(()) }; STRIPES],
+            places: [const { Mutex::new(()) }; STRIPES],
         }
     }
 }
@@ -59,9 +62,20 @@ impl Locks {
     }
 
     /// One moves a tag at a time, so that what points back from manifests to tags is never behind.
-    pub(super) fn tag(&self, repository: &RepoName, tag: &Tag) -> MutexGuard<'_, ()> {
-        self.tags[stripe(&(repository, tag))].lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn tags(&self, repository: &RepoName, tags: &[Tag]) -> Vec<MutexGuard<'_, ()>> {
+        // In one order, whoever takes them, and each once.
+        let stripes: BTreeSet<_> = tags.iter().map(|tag| stripe(&(repository, tag))).collect();
+        stripes.into_iter().map(|stripe| lock(&self.tags[stripe])).collect()
     }
+
+    /// Content comes to its place, or is judged by what lies there: not both at once, for a moment.
+    pub(super) fn place(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        lock(&self.places[stripe(digest)])
+    }
+}
+
+fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn try_write(lock: &RwLock<()>) -> Option<RwLockWriteGuard<'_, ()>> {

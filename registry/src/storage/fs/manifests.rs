@@ -1,16 +1,23 @@
 //! Manifests, their tags and their referrers.
 //!
-//! A push writes entries of the indexes, then content, then the repository's record, then tags: whatever a crash
-//! leaves, what is visible is complete. Deletes go the other way round and never run beside a push to the same repository,
+//! A push puts everything on the disk first, under names that nobody looks at, with the entries of the indexes. Then
+//! content and the repository's record get their names, then tags: whatever a crash leaves, an old tag is replaced only
+//! by one that is complete. Deletes go the other way round and never run beside a push to the same repository,
 //! so that nothing which an accepted manifest needs is taken away.
 
-use std::{fs, io::Read as _, path::PathBuf};
+use std::{collections::HashSet, fs, io::Read as _, path::PathBuf};
 
 use bytes::Bytes;
 use oci::{Digest, Manifest, Reference, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, folder, layout::Repository, repositories};
+use super::{
+    Store,
+    durable::{Change, parent},
+    folder, ignoring_damage,
+    layout::Repository,
+    repositories,
+};
 use crate::storage::{Deleted, Error, IoContext as _, Put, StoredManifest};
 
 /// What a repository knows of one of its manifests without reading the content.
@@ -41,63 +48,82 @@ impl Store {
         tags: &[Tag],
     ) -> Result<Put, Error> {
         let _no_deletes = self.lock_for_push(repository);
+        match self.record(repository, digest) {
+            // The same bytes under another type would be another manifest to who pulls them (CVE-2021-41190).
+            Ok(Some(known)) if known.media_type != manifest.media_type => {
+                return Ok(Put::OtherType(known.media_type));
+            }
+            Err(Error::Damaged { .. }) => {}
+            record => drop(record?),
+        }
         let missing = self.missing(repository, &manifest)?;
         if !missing.is_empty() {
             return Ok(Put::Missing(missing));
         }
         let _it_stays = self.locks.hold(digest);
+        let _one_at_a_time = self.locks.tags(repository, tags);
         let folder = self.layout.repository(repository);
+        let formers: Vec<_> = tags
+            .iter()
+            .map(|tag| ignoring_damage(self.resolve(repository, tag)))
+            .collect::<Result<_, _>>()?;
+        let mut change = self.durable.change();
+        self.settle_needed(&mut change, &folder, &manifest);
         let record = Record::of(manifest, bytes);
-        let mut entries = record.entries(&folder, digest);
-        entries.push(self.layout.holder(digest, repository));
-        self.durable.mark(&entries)?;
-        self.durable.write(&self.layout.content(digest), bytes)?;
-        self.write_record(repository, digest, &record)?;
+        change.mark(&record.entries(&folder, digest))?;
+        change.mark(&[self.layout.holder(digest, repository)])?;
+        change.mark(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>())?;
+        let (content, at) = (self.layout.content(digest), folder.manifest(digest));
+        let json = serde_json::to_vec(&record).map_err(Error::Encode)?;
+        let (new_content, new_record) = (change.write(&content, bytes)?, change.write(&at, &json)?);
+        let mut pointers = Vec::with_capacity(tags.len());
         for tag in tags {
-            self.point(repository, tag, digest)?;
+            let at = folder.tag(tag);
+            pointers.push((change.write(&at, format!("{digest}\n").as_bytes())?, at));
         }
+        change.settle()?;
+        {
+            let _nobody_judges = self.locks.place(digest);
+            change.rename(&new_content, &content)?;
+        }
+        change.name(&[(&new_record, &at)])?;
+        let pointers: Vec<_> = pointers.iter().map(|(from, to)| (from.as_path(), to.as_path())).collect();
+        change.name(&pointers)?;
+        drop(change);
         self.repositories_changed();
+        let outdated = tags.iter().zip(formers).filter_map(|(tag, former)| {
+            let former = former.filter(|former| former != digest)?;
+            Some(folder.tagged_by(&former, tag))
+        });
+        self.forget_entries(&outdated.collect::<Vec<_>>());
         Ok(Put::Stored)
     }
 
-    pub(super) fn write_record(
-        &self,
-        repository: &RepoName,
-        digest: &Digest,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let json = serde_json::to_vec(record).map_err(Error::Encode)?;
-        self.durable.write(&self.layout.repository(repository).manifest(digest), &json)
-    }
-
-    /// Lets a tag point to a manifest.
-    fn point(&self, repository: &RepoName, tag: &Tag, digest: &Digest) -> Result<(), Error> {
-        let _one_at_a_time = self.locks.tag(repository, tag);
-        let folder = self.layout.repository(repository);
-        let former = match self.resolve(repository, tag) {
-            Err(Error::Damaged { .. }) => None,
-            former => former?,
-        };
-        self.durable.mark(&[folder.tagged_by(digest, tag)])?;
-        self.durable.write(&folder.tag(tag), format!("{digest}\n").as_bytes())?;
-        let former = former.filter(|former| former != digest);
-        self.forget_entries(former.map(|former| folder.tagged_by(&former, tag)).iter());
-        Ok(())
+    /// What a manifest needs may have been pushed by a request that has not put it on the disk yet.
+    fn settle_needed(&self, change: &mut Change<'_>, folder: &Repository, manifest: &Manifest) {
+        for digest in manifest.blobs.iter().chain(&manifest.manifests) {
+            change.also(parent(&self.layout.content(digest)));
+            change.also(parent(&folder.blob(digest)));
+        }
+        for digest in &manifest.manifests {
+            change.also(parent(&folder.manifest(digest)));
+        }
     }
 
     /// What the manifest needs and the repository has not.
     fn missing(&self, repository: &RepoName, manifest: &Manifest) -> Result<Vec<Digest>, Error> {
+        let mut seen = HashSet::new();
         let mut missing = Vec::new();
-        for digest in &manifest.blobs {
-            if !missing.contains(digest) && self.blob_size(repository, digest)?.is_none() {
+        for digest in manifest.blobs.iter().filter(|digest| seen.insert(*digest)) {
+            if self.blob_size(repository, digest)?.is_none() {
                 missing.push(digest.clone());
             }
         }
-        for digest in &manifest.manifests {
+        for digest in manifest.manifests.iter().filter(|digest| seen.insert(*digest)) {
             // Build caches are indexes of plain blobs.
-            let there =
-                self.record(repository, digest)?.is_some() || self.blob_size(repository, digest)?.is_some();
-            if !there && !missing.contains(digest) {
+            if self.whole_manifest(repository, digest)?.is_none()
+                && self.blob_size(repository, digest)?.is_none()
+            {
                 missing.push(digest.clone());
             }
         }
@@ -112,13 +138,21 @@ impl Store {
     ) -> Result<Option<StoredManifest>, Error> {
         let digest = match reference {
             Reference::Digest(digest) => digest.clone(),
-            Reference::Tag(tag) => match self.resolve(repository, tag)? {
+            Reference::Tag(tag) => match self.unless_damaged(self.resolve(repository, tag))? {
                 Some(digest) => digest,
                 None => return Ok(None),
             },
         };
-        let record = self.record(repository, &digest)?;
+        let record = self.whole_manifest(repository, &digest)?;
         Ok(record.map(|record| StoredManifest { digest, media_type: record.media_type, size: record.size }))
+    }
+
+    /// The record of a manifest whose content is there: without it, clients should push it again.
+    fn whole_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Record>, Error> {
+        let record = self.unless_damaged(self.record(repository, digest))?;
+        let Some(record) = record else { return Ok(None) };
+        let is_whole = self.content_length(digest, record.size)?.is_some();
+        Ok(is_whole.then_some(record))
     }
 
     /// Reads a manifest's bytes and checks them against their digest; none where they are damaged.
@@ -127,14 +161,12 @@ impl Store {
         let Some(mut file) = self.open_content(digest, manifest.size)? else {
             return Ok(None);
         };
-        let content = self.layout.content(digest);
         let mut bytes = Vec::with_capacity(usize::try_from(manifest.size).unwrap_or_default());
-        file.read_to_end(&mut bytes).at("read", &content)?;
+        file.read_to_end(&mut bytes).at("read", self.layout.content(digest))?;
         if Digest::of(digest.algorithm(), &bytes) == *digest {
             return Ok(Some(bytes.into()));
         }
-        tracing::error!(%digest, "manifest does not match its digest, moved to quarantine");
-        self.quarantine(digest, &content);
+        self.is_damaged(digest, &file);
         Ok(None)
     }
 

@@ -1,6 +1,6 @@
 //! Content that is compared with its digest before, or while, it is served; and how much room there is for more.
 
-use std::io::Read as _;
+use std::{fs::File, io::Read as _};
 
 use bytes::Bytes;
 use oci::Digest;
@@ -10,22 +10,24 @@ use crate::storage::{Error, IoContext as _};
 
 impl Store {
     /// A small blob, whole and with the right digest; none where it is not.
-    pub(crate) fn read_blob(&self, digest: &Digest, file: &std::fs::File) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn read_blob(&self, digest: &Digest, file: &File) -> Result<Option<Bytes>, Error> {
         let content = self.layout.content(digest);
         let mut bytes = Vec::new();
-        let mut file = file;
-        file.read_to_end(&mut bytes).at("read", &content)?;
+        { file }.read_to_end(&mut bytes).at("read", &content)?;
         if Digest::of(digest.algorithm(), &bytes) == *digest {
             return Ok(Some(bytes.into()));
         }
-        self.is_damaged(digest);
+        self.is_damaged(digest, file);
         Ok(None)
     }
 
     /// Takes content out of service that was found not to match its digest.
-    pub(crate) fn is_damaged(&self, digest: &Digest) {
-        tracing::error!(%digest, "content does not match its digest, moved to quarantine");
-        self.quarantine(digest, &self.layout.content(digest));
+    pub(crate) fn is_damaged(&self, digest: &Digest, file: &File) {
+        tracing::error!(%digest, "content does not match its digest");
+        match file.metadata() {
+            Ok(found) => drop(self.quarantine(digest, &found)),
+            Err(error) => tracing::error!(%digest, %error, "failed to look at damaged content"),
+        }
     }
 
     /// Bytes that can still be written, and those that the whole file system has.

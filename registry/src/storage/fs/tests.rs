@@ -3,7 +3,9 @@
 mod checking;
 mod collecting;
 mod costs;
+mod damaged;
 mod failing;
+mod power;
 mod racing;
 
 use std::fs::File;

@@ -182,21 +182,29 @@ impl Store {
             self.cancel_upload(&repository, id)?;
             return Ok(Finished::Mismatch(actual));
         }
-        if let Err(error) = disk.sync(&data) {
+        let _it_stays = self.locks.hold(digest);
+        let content = self.layout.content(digest);
+        let mut change = self.durable.change();
+        change.adopt(data, &path, &content)?;
+        let mark = self.begin_mark(&mut change, &repository, digest, received)?;
+        if let Err(error) = change.settle() {
             // The system tells of lost pages once and then takes them for clean: nothing can be built on this file.
             let _ = disk.remove_tree(&folder);
-            return Err(error).at("sync", &path);
+            return Err(error);
         }
-        let _it_stays = self.locks.hold(digest);
-        self.durable.mark(&[self.layout.holder(digest, &repository)])?;
-        match self.durable.rename(&path, &self.layout.content(digest)) {
+        let named = {
+            let _nobody_judges = self.locks.place(digest);
+            change.rename(&path, &content)
+        };
+        match named {
             // Cancelled by another request.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(Finished::Unknown);
             }
-            renamed => renamed?,
+            named => named?,
         }
-        self.mark_blob(&repository, digest, received)?;
+        change.name(&[(&mark.0, &mark.1)])?;
+        drop(change);
         // What a crash leaves of the folder goes with the abandoned ones.
         let _ = disk.remove_tree(&folder);
         Ok(Finished::Stored)
@@ -242,7 +250,7 @@ fn data(folder: &Path) -> PathBuf {
 
 fn write_session(disk: &Disk, folder: &Path, session: &Session) -> io::Result<()> {
     let new = folder.join("session.json.new");
-    disk.write(&mut File::create(&new)?, &serde_json::to_vec(session)?)?;
+    disk.write(&mut disk.create(&new)?, &serde_json::to_vec(session)?)?;
     disk.rename(&new, &folder.join("session.json"))
 }
 
@@ -260,7 +268,7 @@ fn catch_up(session: &Session, data: &mut File) -> io::Result<(Hasher, u64)> {
 }
 
 /// Takes in everything from `offset` to the end; says where the end is.
-fn hash_from(offset: u64, data: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
+pub(super) fn hash_from(offset: u64, data: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
     let mut end = data.seek(SeekFrom::Start(offset))?;
     let mut buffer = vec![0; CATCH_UP];
     loop {

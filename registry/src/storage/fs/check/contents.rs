@@ -1,9 +1,8 @@
 //! Content against the digest that is its name.
 
 use std::{
-    fs::{self, File},
+    fs::{File, Metadata},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -44,7 +43,7 @@ impl Check<'_> {
         };
         match self.hash(&digest, &path) {
             Ok(None) => {}
-            Ok(Some((inode, actual))) => self.damaged(&digest, &path, inode, &actual),
+            Ok(Some((found, actual))) => self.damaged(&digest, &path, &found, &actual),
             // Collected meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -56,7 +55,7 @@ impl Check<'_> {
     }
 
     /// Of content that does not match: which file it is, and its digest.
-    fn hash(&mut self, digest: &Digest, path: &Path) -> io::Result<Option<(u64, Digest)>> {
+    fn hash(&mut self, digest: &Digest, path: &Path) -> io::Result<Option<(Metadata, Digest)>> {
         let mut file = File::open(path)?;
         let mut hasher = Hasher::new(digest.algorithm());
         let mut piece = vec![0; PIECE];
@@ -71,18 +70,14 @@ impl Check<'_> {
             return Ok(None);
         }
         let actual = hasher.finish();
-        let inode = file.metadata()?.ino();
-        Ok((actual != *digest).then_some((inode, actual)))
+        let found = file.metadata()?;
+        Ok((actual != *digest).then_some((found, actual)))
     }
 
     /// Out of service, unless it has been replaced meanwhile.
-    fn damaged(&mut self, digest: &Digest, path: &Path, inode: u64, actual: &Digest) {
-        {
-            let _nobody_holds = self.store.locks.release(digest);
-            if !fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode) {
-                return;
-            }
-            self.store.quarantine(digest, path);
+    fn damaged(&mut self, digest: &Digest, path: &Path, found: &Metadata, actual: &Digest) {
+        if !self.store.quarantine(digest, found) {
+            return;
         }
         let what = format!("Content is damaged: its digest is {actual}.");
         let problem = self.problem(Severity::Damage, path, what, Some("moved to quarantine"));

@@ -8,7 +8,7 @@ use super::{Check, Finding, Repair};
 use crate::storage::{
     Error, IoContext as _,
     fs::{
-        Store, folder,
+        Store, folder, ignoring_damage,
         layout::{self, INDEXES, NEEDED, REFERRERS},
     },
 };
@@ -105,14 +105,6 @@ fn is_true(
     Ok(record.is_some_and(|record| {
         if index == NEEDED { record.needs.contains(digest) } else { record.subject.as_ref() == Some(digest) }
     }))
-}
-
-/// What is damaged has been reported already, and says nothing.
-fn ignoring_damage<T>(found: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    match found {
-        Err(Error::Damaged { .. }) => Ok(None),
-        found => found,
-    }
 }
 
 fn stale(path: PathBuf) -> Finding {

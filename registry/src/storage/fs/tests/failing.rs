@@ -8,16 +8,20 @@ use super::{checking::check, *};
 use crate::storage::Severity;
 
 /// What a run got acknowledged.
-#[derive(Debug, Default)]
-struct Acknowledged {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Acknowledged {
     blobs: Vec<Digest>,
     manifest: bool,
     mounted: bool,
     deleted: bool,
 }
 
-/// Everything that clients do, until the first failure.
-fn push_and_delete(store: &Store, acknowledged: &mut Acknowledged) -> Result<(), Error> {
+/// Everything that clients do, until the first failure. `hear` is told whenever something was acknowledged.
+pub(super) fn push_and_delete(
+    store: &Store,
+    acknowledged: &mut Acknowledged,
+    hear: &mut dyn FnMut(&Acknowledged),
+) -> Result<(), Error> {
     let other: RepoName = "other".parse().unwrap();
     for content in ["{}", "new layer"] {
         let id = store.create_upload(repository(), Algorithm::Sha256)?;
@@ -31,16 +35,20 @@ fn push_and_delete(store: &Store, acknowledged: &mut Acknowledged) -> Result<(),
         let upload = store.open_upload(&repository(), id, busy)?.expect("a session that was begun");
         assert_eq!(store.finish_upload(upload, &digest(content))?, Finished::Stored);
         acknowledged.blobs.push(digest(content));
+        hear(acknowledged);
     }
     acknowledged.mounted = store.mount_blob(&repository(), &other, &digest("new layer"))?;
+    hear(acknowledged);
     let (manifest, bytes) = image("new layer");
     let new = Digest::of(Algorithm::Sha256, &bytes);
     let tags = ["moves".parse().unwrap(), "new".parse().unwrap()];
     assert_eq!(store.put_manifest(&repository(), manifest, &new, &bytes, &tags)?, Put::Stored);
     acknowledged.manifest = true;
+    hear(acknowledged);
     assert_eq!(store.delete_tag(&repository(), &"kept".parse().unwrap())?, Deleted::Done);
     assert_eq!(store.delete_manifest(&repository(), &old())?, Deleted::Done);
     acknowledged.deleted = true;
+    hear(acknowledged);
     Ok(())
 }
 
@@ -51,6 +59,14 @@ fn old() -> Digest {
 
 /// What holds whatever failed where.
 fn assert_whole(store: &Store, acknowledged: &Acknowledged) {
+    assert_kept(store, acknowledged);
+    let damage = check(store, false).into_iter().filter(|problem| problem.severity == Severity::Damage);
+    assert_eq!(damage.collect::<Vec<_>>(), []);
+    assert_eq!(store.damaged(), 0);
+}
+
+/// The same where leftovers of what was not acknowledged may lie about.
+pub(super) fn assert_kept(store: &Store, acknowledged: &Acknowledged) {
     for blob in &acknowledged.blobs {
         assert!(store.blob_size(&repository(), blob).unwrap().is_some(), "an acknowledged blob is gone");
     }
@@ -70,13 +86,10 @@ fn assert_whole(store: &Store, acknowledged: &Acknowledged) {
     }
     let old = store.find_manifest(&repository(), &Reference::Digest(old())).unwrap();
     assert!(old.is_none() || !acknowledged.deleted, "what was deleted is back");
-    let damage = check(store, false).into_iter().filter(|problem| problem.severity == Severity::Damage);
-    assert_eq!(damage.collect::<Vec<_>>(), []);
-    assert_eq!(store.damaged(), 0);
 }
 
 /// A store with an old image under two tags.
-fn filled() -> (TempDir, Store) {
+pub(super) fn filled() -> (TempDir, Store) {
     let (root, store) = store();
     push(&store, "{}");
     push(&store, "old layer");
@@ -100,7 +113,7 @@ fn whatever_step_fails_nothing_is_torn_and_what_was_acknowledged_stays(
         let faults = std::sync::Arc::clone(&store.durable.disk.faults);
         faults.plan(step, count, errno);
         let mut acknowledged = Acknowledged::default();
-        let done = push_and_delete(&store, &mut acknowledged);
+        let done = push_and_delete(&store, &mut acknowledged, &mut |_| {});
         assert_whole(&store, &acknowledged);
         let steps = faults.heal();
         if let Err(error) = &done {
@@ -113,7 +126,7 @@ fn whatever_step_fails_nothing_is_torn_and_what_was_acknowledged_stays(
             drop(store);
             assert_whole(&Store::open(root.path()).unwrap(), &acknowledged);
         } else if !acknowledged.manifest {
-            push_and_delete(&store, &mut acknowledged).unwrap();
+            push_and_delete(&store, &mut acknowledged, &mut |_| {}).unwrap();
             assert_whole(&store, &acknowledged);
         }
         if steps < step {

@@ -15,10 +15,14 @@ const ROUNDS: u64 = 150;
 const LAYERS: u64 = 5;
 
 /// Numbers that look random and are the same each time.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(0x9E37_79B9_7F4A_7C15 ^ (seed + 1))
+    }
+
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -51,7 +55,7 @@ fn pull(store: &Store, repository: &RepoName, digest: &Digest, layer: &str) {
 
 /// One client: what it had acknowledged and did not delete is there at any time.
 fn work(store: &Store, worker: u64) {
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (worker + 1));
+    let mut dice = Dice::new(worker);
     let mut mine: HashMap<u64, (RepoName, Digest, String)> = HashMap::new();
     for round in 0..ROUNDS {
         let repository = name(dice.roll(2));
@@ -76,6 +80,7 @@ fn work(store: &Store, worker: u64) {
             }
             // Without any grace a blob may go before a manifest comes that needs it.
             Put::Missing(missing) => assert!(!missing.is_empty()),
+            other @ Put::OtherType(_) => panic!("{other:?}"),
         }
         for (repository, digest, layer) in mine.values() {
             pull(store, repository, digest, layer);
