@@ -4,6 +4,7 @@
 //! block and are called off the runtime's threads.
 
 mod blobs;
+mod change;
 mod check;
 mod collect;
 mod disk;
@@ -11,6 +12,7 @@ mod durable;
 mod folder;
 mod index;
 mod layout;
+mod listing;
 mod locks;
 mod manifests;
 mod referrers;
@@ -41,7 +43,7 @@ pub(crate) use self::{
     layout::VERSION as LAYOUT_VERSION,
     uploads::Upload,
 };
-use self::{durable::Durable, layout::Layout, locks::Locks};
+use self::{durable::Durable, layout::Layout, listing::Listings, locks::Locks};
 use super::{
     Error, IoContext as _, OpenError, Usage,
     busy::Busy,
@@ -64,6 +66,7 @@ pub(crate) struct Store {
     durable: Durable,
     pub(super) busy: Busy,
     locks: Locks,
+    listings: Listings,
     /// What was read; good until the repository's lock is taken.
     pub(super) cache: Arc<Cache>,
     damaged: AtomicU64,
@@ -104,6 +107,7 @@ impl Store {
             durable,
             busy: Busy::default(),
             locks: Locks::default(),
+            listings: Listings::default(),
             cache: Arc::default(),
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),

@@ -71,7 +71,7 @@ pub(crate) enum Finished {
     Unknown,
 }
 
-/// Some of the referrers of a manifest.
+/// Some of the referrers of a manifest, perhaps none although there are more.
 #[derive(Debug, Default)]
 pub(crate) struct ReferrersPage {
     pub(crate) manifests: Vec<Descriptor>,

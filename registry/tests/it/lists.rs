@@ -121,7 +121,7 @@ async fn p30_many_annotations_make_pages_that_keep_the_filter() {
         let mut document = image(b"{}", &[]);
         document["subject"] = subject.clone();
         document["artifactType"] = json!("a/b");
-        document["annotations"] = json!({"n": n.to_string().repeat(700_000)});
+        document["annotations"] = json!({"n": n.to_string().repeat(400_000)});
         client.put_manifest("a", &format!("t{n}"), &document).await.expect(StatusCode::CREATED);
     }
     let mut next = Some(format!("/v2/a/referrers/{}?artifactType=a/b", sha256(b"subject")));

@@ -14,11 +14,7 @@ use std::{
 use oci::{Digest, Hasher, RepoName};
 
 use super::{
-    Store,
-    collect::is_older,
-    durable::{Change, parent},
-    ignoring_damage, layout,
-    uploads::hash_from,
+    Store, change::Change, collect::is_older, durable::parent, ignoring_damage, layout, uploads::hash_from,
 };
 use crate::storage::{Deleted, Error, IoContext as _};
 

@@ -177,6 +177,9 @@ impl Store {
             name.remove(0);
         }
         let name = format!("{name}-{}", uuid::Uuid::new_v4());
+        if let Some(folder) = path.parent() {
+            self.listings.forget(folder);
+        }
         self.durable.rename(path, &self.layout.quarantine().join(name))
     }
 }

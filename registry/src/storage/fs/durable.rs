@@ -1,23 +1,19 @@
 //! Writing so that it is still there after a power failure: when a function here returns, the file and every folder
 //! on the way to it are on the disk. Readers see a file whole or not at all.
 //!
-//! A [`Change`] puts together what belongs to one request: everything is made first, put on the disk at once, and named
-//! then, so that it costs few waits for the disk however many files it has.
-//!
 //! Folders are made as they are needed, and taken away when they are empty and nobody is about to put something there.
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    fs::{self, File},
+    collections::HashSet,
     hash::{BuildHasher as _, RandomState},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError},
 };
 
 use uuid::Uuid;
 
-use super::disk::Disk;
+use super::{change::Change, disk::Disk};
 use crate::storage::{Error, IoContext as _};
 
 /// Folders remembered as being on the disk, so that they need not be synced again and again.
@@ -27,7 +23,7 @@ const KNOWN_FOLDERS: usize = 32 << 10;
 pub(super) struct Durable {
     pub(super) disk: Disk,
     /// Exists; the folders below it are this type's business.
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// On the same file system, so that renaming is atomic.
     tmp: PathBuf,
     known: Mutex<Known>,
@@ -37,17 +33,17 @@ pub(super) struct Durable {
 
 /// Folders by the hash of their path: two of one hash are not to be expected in the life of a registry.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     hasher: RandomState,
     folders: HashSet<u64>,
 }
 
 impl Known {
-    fn has(&self, folder: &Path) -> bool {
+    pub(super) fn has(&self, folder: &Path) -> bool {
         self.folders.contains(&self.hasher.hash_one(folder))
     }
 
-    fn add(&mut self, folders: &[PathBuf]) {
+    pub(super) fn add(&mut self, folders: &[PathBuf]) {
         if self.folders.len() + folders.len() > KNOWN_FOLDERS {
             self.folders.clear();
         }
@@ -56,127 +52,6 @@ impl Known {
 
     fn remove(&mut self, folder: &Path) {
         self.folders.remove(&self.hasher.hash_one(folder));
-    }
-}
-
-/// Something that is about to be done. What has no name yet when it goes is removed.
-#[derive(Debug)]
-pub(super) struct Change<'a> {
-    durable: &'a Durable,
-    /// Written, not yet named.
-    written: Vec<PathBuf>,
-    /// To be put on the disk.
-    files: Vec<(File, PathBuf)>,
-    folders: BTreeSet<PathBuf>,
-    /// Made here, not yet on the disk.
-    made: Vec<PathBuf>,
-    _folders_stay: RwLockReadGuard<'a, ()>,
-}
-
-impl Change<'_> {
-    /// Makes empty files, where they are not there.
-    pub(super) fn mark<'p>(&mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Result<(), Error> {
-        for path in paths {
-            self.folder(parent(path))?;
-            match self.durable.disk.create_new(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).at("create", path);
-                }
-                // One that is there may have been made by a request that has not synced it yet.
-                _ => self.also(parent(path)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what shall be at `path`, and says under which name it is until then.
-    pub(super) fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<PathBuf, Error> {
-        self.write_with(path, bytes, 0o666)
-    }
-
-    fn write_with(&mut self, path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, Error> {
-        self.folder(parent(path))?;
-        let tmp = self.durable.tmp_name();
-        let disk = &self.durable.disk;
-        let mut file = disk.create_new_with(&tmp, mode).at("create", &tmp)?;
-        self.written.push(tmp.clone());
-        disk.write(&mut file, bytes).at("write", &tmp)?;
-        self.files.push((file, tmp.clone()));
-        Ok(tmp)
-    }
-
-    /// Takes a file along that is there already and shall be at `path`.
-    pub(super) fn adopt(&mut self, file: File, from: &Path, path: &Path) -> Result<(), Error> {
-        self.folder(parent(path))?;
-        self.files.push((file, from.to_owned()));
-        Ok(())
-    }
-
-    /// Puts on the disk what others may just have done in this folder.
-    pub(super) fn also(&mut self, folder: &Path) {
-        self.folders.insert(folder.to_owned());
-    }
-
-    /// Puts everything so far on the disk.
-    pub(super) fn settle(&mut self) -> Result<(), Error> {
-        let mut things = std::mem::take(&mut self.files);
-        for folder in std::mem::take(&mut self.folders) {
-            match File::open(&folder) {
-                Ok(file) => things.push((file, folder)),
-                // Nothing of ours is in it: what is, keeps it.
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error).at("open", folder),
-            }
-        }
-        self.durable.disk.sync_together(things)?;
-        self.durable.known().add(&std::mem::take(&mut self.made));
-        Ok(())
-    }
-
-    /// Gives a file that is on the disk its name, over whatever had that. The name is on the disk when the change has
-    /// settled again.
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
-        self.durable.disk.rename(from, to).at("rename to", to)?;
-        self.written.retain(|written| written != from);
-        self.also(parent(to));
-        Ok(())
-    }
-
-    /// The same for some, and puts all names on the disk.
-    pub(super) fn name(&mut self, moves: &[(&Path, &Path)]) -> Result<(), Error> {
-        moves.iter().try_for_each(|(from, to)| self.rename(from, to))?;
-        self.settle()
-    }
-
-    /// Makes a folder and those above it, down from the root.
-    fn folder(&mut self, folder: &Path) -> Result<(), Error> {
-        let missing: Vec<PathBuf> = {
-            let known = self.durable.known();
-            let above =
-                folder.ancestors().take_while(|above| *above != self.durable.root && !known.has(above));
-            above.filter(|above| !self.made.iter().any(|made| made == above)).map(Path::to_owned).collect()
-        };
-        for step in missing.into_iter().rev() {
-            match self.durable.disk.create_folder(&step) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).at("create", step);
-                }
-                // One that is there already may have been made just before a power failure, or by a request that has
-                // not synced it yet.
-                _ => self.also(parent(&step)),
-            }
-            self.made.push(step);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Change<'_> {
-    fn drop(&mut self) {
-        for tmp in &self.written {
-            // What is left would go with a collection anyway.
-            let _ = fs::remove_file(tmp);
-        }
     }
 }
 
@@ -192,14 +67,7 @@ impl Durable {
     }
 
     pub(super) fn change(&self) -> Change<'_> {
-        Change {
-            durable: self,
-            written: Vec::new(),
-            files: Vec::new(),
-            folders: BTreeSet::new(),
-            made: Vec::new(),
-            _folders_stay: self.filling.read().unwrap_or_else(PoisonError::into_inner),
-        }
+        Change::new(self, self.filling.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes `bytes` the content of `path`.
@@ -287,13 +155,13 @@ impl Durable {
         change.settle()
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// That it, or a folder on the way to it, is not there.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
@@ -304,6 +172,8 @@ pub(super) fn parent(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn durable() -> (tempfile::TempDir, Durable) {

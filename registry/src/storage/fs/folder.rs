@@ -13,9 +13,20 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, Error> {
 
 /// The first `n` names after `last` in bytewise order, and whether there are more. Memory is that of the page.
 pub(super) fn page(folder: &Path, last: Option<&str>, n: usize) -> Result<(Vec<String>, bool), Error> {
+    counted_page(folder, last, n).map(|(page, more, _)| (page, more))
+}
+
+/// The same, with the number of all names.
+pub(super) fn counted_page(
+    folder: &Path,
+    last: Option<&str>,
+    n: usize,
+) -> Result<(Vec<String>, bool, usize), Error> {
+    let mut count = 0;
     let mut smallest = BinaryHeap::with_capacity(n + 2);
     let mut more = false;
     visit(folder, |name| {
+        count += 1;
         if last.is_some_and(|last| name.as_str() <= last) {
             return;
         }
@@ -25,7 +36,7 @@ pub(super) fn page(folder: &Path, last: Option<&str>, n: usize) -> Result<(Vec<S
             more = true;
         }
     })?;
-    Ok((smallest.into_sorted_vec(), more))
+    Ok((smallest.into_sorted_vec(), more, count))
 }
 
 /// Whether there is anything in a folder.

@@ -11,13 +11,7 @@ use bytes::Bytes;
 use oci::{Digest, Manifest, Reference, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Store,
-    durable::{Change, parent},
-    folder, ignoring_damage,
-    layout::Repository,
-    repositories,
-};
+use super::{Store, change::Change, durable::parent, ignoring_damage, layout::Repository, repositories};
 use crate::storage::{Deleted, Error, IoContext as _, Put, StoredManifest};
 
 /// What a repository knows of one of its manifests without reading the content.
@@ -88,7 +82,10 @@ impl Store {
         }
         change.name(&[(&new_record, &at)])?;
         let pointers: Vec<_> = pointers.iter().map(|(from, to)| (from.as_path(), to.as_path())).collect();
-        change.name(&pointers)?;
+        change.name(&pointers).inspect_err(|_| self.listings.forget(&folder.tags()))?;
+        for tag in tags {
+            self.listings.note(&folder.tags(), tag.as_str(), true);
+        }
         drop(change);
         self.repositories_changed();
         let outdated = tags.iter().zip(formers).filter_map(|(tag, former)| {
@@ -193,9 +190,17 @@ impl Store {
         let _no_pushes = self.lock_for_delete(repository);
         let folder = self.layout.repository(repository);
         let digest = self.resolve(repository, tag).unwrap_or_default();
-        let removed = self.durable.remove(&folder.tag(tag))?;
+        let removed = self.remove_tag(&folder, tag)?;
         self.forget_entries(digest.map(|digest| folder.tagged_by(&digest, tag)).iter());
         Ok(if removed { Deleted::Done } else { Deleted::Unknown })
+    }
+
+    fn remove_tag(&self, folder: &Repository, tag: &Tag) -> Result<bool, Error> {
+        // Also where it fails later: then it may be gone, or not.
+        let removed =
+            self.durable.remove(&folder.tag(tag)).inspect_err(|_| self.listings.forget(&folder.tags()))?;
+        self.listings.note(&folder.tags(), tag.as_str(), false);
+        Ok(removed)
     }
 
     /// Takes a manifest away with its tags, unless an index of the repository needs it.
@@ -210,7 +215,7 @@ impl Store {
         let _nobody_holds = self.locks.release(digest);
         let folder = self.layout.repository(repository);
         for tag in self.tags_of(repository, digest)? {
-            self.durable.remove(&folder.tag(&tag))?;
+            self.remove_tag(&folder, &tag)?;
             self.forget_entries([&folder.tagged_by(digest, &tag)]);
         }
         self.durable.remove(&folder.manifest(digest))?;
@@ -231,7 +236,7 @@ impl Store {
         n: usize,
     ) -> Result<Option<(Vec<String>, bool)>, Error> {
         let folder = self.layout.repository(repository);
-        let page = folder::page(&folder.tags(), last, n)?;
+        let page = self.page(&folder.tags(), last, n)?;
         if page.0.is_empty() && !self.is_repository(repository)? {
             return Ok(None);
         }

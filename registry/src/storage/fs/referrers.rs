@@ -8,12 +8,12 @@ use oci::{Descriptor, Digest, RepoName};
 use super::{Store, folder, layout};
 use crate::storage::{Error, ReferrersPage};
 
-/// Entries looked at in one step.
-const STEP: usize = 100;
+/// Entries looked at for one page, which is shorter, or empty, where a filter wants none of them.
+const LOOKS: usize = 2000;
 
 impl Store {
-    /// Descriptors of manifests whose subject is `subject`, sorted by digest, after `last`, until they are `n` or
-    /// their annotations weigh more than `weight` bytes.
+    /// Descriptors of manifests whose subject is `subject`, sorted by digest, after `last`: at most `n`, with
+    /// annotations of at most `weight` bytes but for a single one, and perhaps fewer although there are more.
     pub(crate) fn referrers(
         &self,
         repository: &RepoName,
@@ -23,34 +23,25 @@ impl Store {
         (n, weight): (usize, usize),
     ) -> Result<ReferrersPage, Error> {
         let folder = self.layout.repository(repository).referrers(subject);
+        let (names, more) = folder::page(&folder, last.map(layout::as_name).as_deref(), LOOKS)?;
         let mut page = ReferrersPage::default();
-        let mut last = last.map(layout::as_name);
         let mut carried = 0;
-        loop {
-            let (names, more) = folder::page(&folder, last.as_deref(), STEP)?;
-            for name in &names {
-                let Some(digest) = layout::as_digest(name) else {
-                    continue;
-                };
-                let Some(descriptor) = self.descriptor(repository, &digest)? else {
-                    continue;
-                };
-                if artifact_type.is_some_and(|wanted| descriptor.artifact_type.as_deref() != Some(wanted)) {
-                    continue;
-                }
-                if page.manifests.len() >= n || carried > weight {
-                    page.more_after = last.as_deref().and_then(layout::as_digest);
+        let mut seen = last.cloned();
+        for digest in names.iter().filter_map(|name| layout::as_digest(name)) {
+            if let Some(descriptor) = self.descriptor(repository, &digest)?
+                && artifact_type.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
+            {
+                carried += weigh(&descriptor);
+                if page.manifests.len() >= n || (carried > weight && !page.manifests.is_empty()) {
+                    page.more_after = seen;
                     return Ok(page);
                 }
-                carried += weigh(&descriptor);
                 page.manifests.push(descriptor);
-                last = Some(name.clone());
             }
-            if !more {
-                return Ok(page);
-            }
-            last = names.last().cloned();
+            seen = Some(digest);
         }
+        page.more_after = seen.filter(|_| more);
+        Ok(page)
     }
 
     fn descriptor(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Descriptor>, Error> {

@@ -184,3 +184,41 @@ fn repositories_are_counted_when_something_changes() {
     store.delete_manifest(&repository(), &digest).unwrap();
     assert_eq!(store.count_repositories().unwrap(), 0);
 }
+
+#[test]
+fn pages_of_many_tags_follow_every_change() {
+    let (_root, store, digest) = damaged::filled();
+    let tags = store.layout.repository(&repository()).tags();
+    for n in 0..3000 {
+        fs::write(tags.join(format!("t{n:04}")), format!("{digest}\n")).unwrap();
+    }
+    let page = |last: &str, n| store.tags(&repository(), Some(last), n).unwrap().unwrap();
+    assert_eq!(page("t1000", 2), (vec!["t1001".to_owned(), "t1002".to_owned()], true));
+    assert_eq!(page("t2998", 2), (vec!["t2999".to_owned(), "v1".to_owned()], false));
+    let deleted = store.delete_tag(&repository(), &"t1001".parse().unwrap()).unwrap();
+    assert_eq!(deleted, Deleted::Done);
+    let (manifest, bytes) = image("layer");
+    let new = ["t1002-a".parse().unwrap(), "zz".parse().unwrap()];
+    store.put_manifest(&repository(), manifest, &digest, &bytes, &new).unwrap();
+    assert_eq!(page("t1000", 2), (vec!["t1002".to_owned(), "t1002-a".to_owned()], true));
+    store.delete_manifest(&repository(), &digest).unwrap();
+    assert_eq!(page("t2999", 10), (Vec::new(), false));
+    assert_eq!(page("t1002", 1), (vec!["t1003".to_owned()], true));
+    // Nothing is left where it was made.
+    assert!(folder::names(&store.layout.tmp()).unwrap().is_empty());
+}
+
+#[test]
+fn referrers_that_a_filter_does_not_want_end_a_page_too() {
+    let (_root, store) = store();
+    let subject = digest("subject");
+    let folder = store.layout.repository(&repository());
+    // Entries of manifests that are gone.
+    let entries: Vec<_> = (0..2500).map(|n| folder.referrer(&subject, &digest(&n.to_string()))).collect();
+    store.durable.mark(&entries).unwrap();
+    let first = store.referrers(&repository(), &subject, Some("a/b"), None, (10, 1000)).unwrap();
+    assert!(first.manifests.is_empty());
+    let last = first.more_after.unwrap();
+    let second = store.referrers(&repository(), &subject, Some("a/b"), Some(&last), (10, 1000)).unwrap();
+    assert_eq!((second.manifests.len(), second.more_after), (0, None));
+}

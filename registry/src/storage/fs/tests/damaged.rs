@@ -3,7 +3,7 @@
 use super::*;
 
 /// A store with an image under a tag.
-fn filled() -> (TempDir, Store, Digest) {
+pub(super) fn filled() -> (TempDir, Store, Digest) {
     let (root, store) = store();
     push(&store, "{}");
     push(&store, "layer");

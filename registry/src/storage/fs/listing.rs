@@ -1,0 +1,273 @@
+//! The names of large folders in order, so that a page costs what it holds: read and sorted once into a file that has no
+//! name itself, then kept up with what changes. Never the truth, only a faster way to it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
+    ops::Bound,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Store, folder};
+use crate::storage::{Error, IoContext as _};
+
+/// Smaller folders are read each time.
+const LARGE: usize = 2048;
+/// Folders that are remembered.
+const LISTINGS: usize = 16;
+/// Changes that are remembered of one; after more it is read again.
+const CHANGES: usize = 4096;
+/// Bytes of the longest name, a tag's 128, and of what ends it.
+const LONGEST: usize = 129;
+/// Read at once.
+const PIECE: usize = 16 << 10;
+
+/// At most as many names as were asked for, and whether there are more.
+type Page = (Vec<String>, bool);
+
+#[derive(Debug, Default)]
+pub(super) struct Listings(Mutex<HashMap<PathBuf, Arc<Listing>>>);
+
+#[derive(Debug, Default)]
+struct Listing {
+    sorted: Mutex<Option<Sorted>>,
+    /// Since somebody began to read the folder: which names came (true) and went.
+    changes: Mutex<BTreeMap<String, bool>>,
+}
+
+impl Listings {
+    /// A name has come to a folder, or gone from it.
+    pub(super) fn note(&self, folder: &Path, name: &str, is_there: bool) {
+        let mut listings = lock(&self.0);
+        let Some(listing) = listings.get(folder) else { return };
+        let mut changes = lock(&listing.changes);
+        changes.insert(name.to_owned(), is_there);
+        let is_too_much = changes.len() > CHANGES;
+        drop(changes);
+        if is_too_much {
+            listings.remove(folder);
+        }
+    }
+
+    /// Something else was done to a folder.
+    pub(super) fn forget(&self, folder: &Path) {
+        lock(&self.0).remove(folder);
+    }
+
+    fn get(&self, folder: &Path) -> Option<Arc<Listing>> {
+        lock(&self.0).get(folder).cloned()
+    }
+
+    fn begin(&self, folder: &Path) -> Arc<Listing> {
+        let mut listings = lock(&self.0);
+        if listings.len() >= LISTINGS
+            && let Some(any) = listings.keys().next().cloned()
+        {
+            listings.remove(&any);
+        }
+        Arc::clone(listings.entry(folder.to_owned()).or_default())
+    }
+}
+
+impl Store {
+    /// The first `n` names after `last` in bytewise order.
+    pub(super) fn page(&self, folder: &Path, last: Option<&str>, n: usize) -> Result<Page, Error> {
+        let listing = if let Some(listing) = self.listings.get(folder) {
+            listing
+        } else {
+            let (page, more, count) = folder::counted_page(folder, last, n)?;
+            if count < LARGE {
+                return Ok((page, more));
+            }
+            self.listings.begin(folder)
+        };
+        let mut sorted = lock(&listing.sorted);
+        if sorted.is_none() {
+            match Sorted::make(folder, &self.durable.tmp_name()) {
+                Ok(made) => *sorted = Some(made),
+                Err(error) => {
+                    tracing::warn!(%error, "names can't be kept in order");
+                    self.listings.forget(folder);
+                    return folder::page(folder, last, n);
+                }
+            }
+        }
+        match &*sorted {
+            Some(sorted) => sorted.page(last, n, &lock(&listing.changes)).at("read", folder),
+            None => folder::page(folder, last, n),
+        }
+    }
+}
+
+/// Names in order, a line each.
+#[derive(Debug)]
+struct Sorted {
+    file: File,
+    length: u64,
+}
+
+impl Sorted {
+    fn make(folder: &Path, tmp: &Path) -> Result<Self, Error> {
+        let mut names = folder::names(folder)?;
+        names.sort_unstable();
+        let write = || {
+            let file = File::options().read(true).write(true).create_new(true).open(tmp)?;
+            fs::remove_file(tmp)?;
+            let mut lines = BufWriter::new(&file);
+            // What is longer is no name of ours.
+            for name in names.iter().filter(|name| name.len() < LONGEST) {
+                writeln!(lines, "{name}")?;
+            }
+            lines.flush()?;
+            drop(lines);
+            let length = file.metadata()?.len();
+            Ok(Self { file, length })
+        };
+        write().at("write", tmp)
+    }
+
+    fn page(&self, last: Option<&str>, n: usize, changes: &BTreeMap<String, bool>) -> io::Result<Page> {
+        let mut lines = Lines { sorted: self, offset: self.after(last)?, piece: Vec::new() };
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut changes = changes.range::<str, _>((after, Bound::Unbounded)).peekable();
+        let mut names = Vec::with_capacity(n + 1);
+        let mut line = lines.next()?;
+        while names.len() <= n {
+            let change = changes.peek().copied();
+            let is_line = match (&line, change) {
+                (None, None) => break,
+                (Some(line), Some((name, _))) => line < name,
+                (line, None) => line.is_some(),
+                (None, _) => false,
+            };
+            if is_line {
+                names.extend(line);
+                line = lines.next()?;
+            } else {
+                // A change has the last word on its name.
+                if change.is_some_and(|(name, _)| line.as_ref() == Some(name)) {
+                    line = lines.next()?;
+                }
+                names.extend(change.filter(|(_, is_there)| **is_there).map(|(name, _)| name.clone()));
+                changes.next();
+            }
+        }
+        let more = names.len() > n;
+        names.truncate(n);
+        Ok((names, more))
+    }
+
+    /// Where the first line after `last` begins.
+    fn after(&self, last: Option<&str>) -> io::Result<u64> {
+        let Some(last) = last else { return Ok(0) };
+        let (mut low, mut high) = (0, self.length);
+        while low < high {
+            let middle = u64::midpoint(low, high);
+            let (start, line) = self.line_from(middle)?;
+            if start < high && line.as_str() <= last {
+                low = start + line.len() as u64 + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The first line that begins at `offset` or later, and where.
+    fn line_from(&self, offset: u64) -> io::Result<(u64, String)> {
+        let from = offset.saturating_sub(1);
+        let mut window = [0; 2 * LONGEST];
+        let n = read(&self.file, &mut window, from)?;
+        let ends = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n');
+        let skip = if offset == 0 { 0 } else { ends(&window[..n]).map_or(n, |end| end + 1) };
+        let line = &window[skip..n];
+        let line = &line[..ends(line).unwrap_or(line.len())];
+        Ok((from + skip as u64, String::from_utf8_lossy(line).into_owned()))
+    }
+}
+
+/// Reads line by line.
+struct Lines<'a> {
+    sorted: &'a Sorted,
+    /// Where what comes after `piece` begins.
+    offset: u64,
+    /// Read, in reverse order of lines.
+    piece: Vec<String>,
+}
+
+impl Lines<'_> {
+    fn next(&mut self) -> io::Result<Option<String>> {
+        if self.piece.is_empty() && self.offset < self.sorted.length {
+            let mut bytes = [0; PIECE];
+            let n = read(&self.sorted.file, &mut bytes, self.offset)?;
+            let whole = bytes[..n].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            if whole == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let text = String::from_utf8_lossy(&bytes[..whole]);
+            self.piece = text.lines().rev().map(str::to_owned).collect();
+            self.offset += whole as u64;
+        }
+        Ok(self.piece.pop())
+    }
+}
+
+/// As many bytes as there are, at most the buffer's.
+fn read(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read_at(&mut buffer[n..], offset + n as u64) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(n)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-c]{1,3}", "[a-c]{120,128}"]
+    }
+
+    proptest! {
+        #[test]
+        fn pages_are_those_of_the_folder_with_its_changes(
+            names in prop::collection::btree_set(name(), 0..200),
+            changes in prop::collection::btree_map(name(), any::<bool>(), 0..50),
+            last in prop::option::of(name()),
+            n in 0..20_usize,
+        ) {
+            let tmp = tempfile::tempdir().unwrap();
+            let folder = tmp.path().join("folder");
+            fs::create_dir(&folder).unwrap();
+            for name in &names {
+                fs::write(folder.join(name), "").unwrap();
+            }
+            let sorted = Sorted::make(&folder, &tmp.path().join("tmp")).unwrap();
+            let mut now: BTreeSet<_> = names;
+            for (name, is_there) in &changes {
+                if *is_there { now.insert(name.clone()) } else { now.remove(name) };
+            }
+            let after: Vec<_> = now.into_iter().filter(|name| Some(name) > last.as_ref()).collect();
+            let expected = after.iter().take(n).cloned().collect::<Vec<_>>();
+            let page = sorted.page(last.as_deref(), n, &changes).unwrap();
+            prop_assert_eq!(page, (expected, after.len() > n));
+        }
+    }
+}
