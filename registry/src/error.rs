@@ -152,6 +152,9 @@ impl Error {
             Self::Storage(storage::Error::Full { .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
             }
+            Self::Storage(storage::Error::TooManyUploads(_)) => {
+                (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
+            }
             Self::Storage(_) | Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         }
     }
@@ -171,6 +174,9 @@ impl Error {
                 let message =
                     "the registry's storage is full: nothing was stored; make room or ask who runs it";
                 vec![ErrorItem::new(code, format!("{message} (request {request})"))]
+            }
+            Self::Storage(storage::Error::TooManyUploads(_)) => {
+                vec![ErrorItem::new(code, format!("{self}: finish or cancel some, or try again later"))]
             }
             Self::Storage(_) | Self::Task(_) => {
                 vec![ErrorItem::new(

@@ -14,6 +14,8 @@ pub(crate) enum Error {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is damaged: {what}", path.display())]
     Damaged { path: PathBuf, what: &'static str },
+    #[error("there are {0} uploads under way, and no more are begun")]
+    TooManyUploads(usize),
     #[error("failed to write JSON: {0}")]
     Encode(serde_json::Error),
     #[error("a storage task ended early: {0}")]

@@ -72,6 +72,7 @@ pub(crate) struct Store {
     damaged: AtomicU64,
     changes: AtomicU64,
     counted: Mutex<Option<(u64, u64)>>,
+    uploads: uploads::Count,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -102,6 +103,7 @@ impl Store {
             let leftover = layout.tmp().join(name);
             fs::remove_file(&leftover).at("remove", leftover)?;
         }
+        let uploads = uploads::Count::new(folder::names(&layout.uploads())?.len());
         Ok(Self {
             layout,
             durable,
@@ -112,6 +114,7 @@ impl Store {
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
             counted: Mutex::default(),
+            uploads,
             _lock: lock,
         })
     }

@@ -82,6 +82,25 @@ pub(super) struct Run<'a> {
 }
 
 impl Store {
+    /// Ends uploads that received nothing, without waiting for a collection.
+    pub(super) fn end_empty_uploads(&self) -> Result<(), Error> {
+        let mut run = Run {
+            store: self,
+            is_dry: false,
+            grace: Duration::ZERO,
+            report: &mut |_| {},
+            go_on: &mut || true,
+        };
+        for name in super::folder::names(&self.layout.uploads())? {
+            if let Ok(id) = name.parse()
+                && self.is_empty_upload(id)
+            {
+                run.upload(id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Collects. `report` hears of everything that went; `go_on` is asked often and may wait.
     pub(crate) fn collect(
         &self,

@@ -3,6 +3,8 @@
 //! The data's length is the truth. A hash that was not put down before a crash is caught up from the data, so that
 //! a session goes on after a restart where it stood.
 
+mod room;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -15,6 +17,7 @@ use oci::{Algorithm, Digest, Hasher, RepoName, digest::Paused};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(super) use self::room::Count;
 use super::{Store, disk::Disk, read_if_there};
 use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
 
@@ -104,6 +107,7 @@ impl Store {
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
+        self.make_room_for_upload(room::MAX_UPLOADS)?;
         let id = UploadId::random();
         let folder = self.layout.upload(id);
         let create = || {
@@ -120,6 +124,7 @@ impl Store {
         create().at("create", &folder).inspect_err(|_| {
             let _ = fs::remove_dir_all(&folder);
         })?;
+        self.uploads.add();
         Ok(id)
     }
 
@@ -169,7 +174,7 @@ impl Store {
 
     /// Ends a session: its data becomes a blob of the repository if it has this digest, and goes away if not.
     pub(crate) fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<Finished, Error> {
-        let Upload { id, repository, folder, mut data, disk, hasher, received, began: _, _busy } = upload;
+        let Upload { id, repository, folder, mut data, disk: _, hasher, received, began: _, _busy } = upload;
         let path = self::data(&folder);
         let actual = if digest.algorithm() == hasher.algorithm() {
             hasher.finish()
@@ -189,7 +194,7 @@ impl Store {
         let mark = self.begin_mark(&mut change, &repository, digest, received)?;
         if let Err(error) = change.settle() {
             // The system tells of lost pages once and then takes them for clean: nothing can be built on this file.
-            let _ = disk.remove_tree(&folder);
+            let _ = self.remove_upload(id);
             return Err(error);
         }
         let named = {
@@ -206,7 +211,7 @@ impl Store {
         change.name(&[(&mark.0, &mark.1)])?;
         drop(change);
         // What a crash leaves of the folder goes with the abandoned ones.
-        let _ = disk.remove_tree(&folder);
+        let _ = self.remove_upload(id);
         Ok(Finished::Stored)
     }
 
@@ -215,9 +220,10 @@ impl Store {
         if self.session(repository, id)?.is_none() {
             return Ok(false);
         }
-        let folder = self.layout.upload(id);
-        match self.durable.disk.remove_tree(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", folder),
+        match self.remove_upload(id) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).at("remove", self.layout.upload(id))
+            }
             _ => Ok(true),
         }
     }

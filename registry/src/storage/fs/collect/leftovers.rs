@@ -8,6 +8,8 @@ use crate::storage::{Error, IoContext as _, UploadId, fs::folder};
 /// Clients pause between the requests of a session, and no request writes a small file for so long: no grace time is
 /// shorter than this.
 const LEAST: Duration = Duration::from_secs(600);
+/// Who began an upload and sent nothing has nothing to lose.
+const EMPTY: Duration = Duration::from_secs(3600);
 
 impl Run<'_> {
     pub(super) fn uploads(&mut self) -> Result<(), Error> {
@@ -23,7 +25,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn upload(&mut self, id: UploadId) -> Result<(), Error> {
+    /// Ends one where it is abandoned.
+    pub(in crate::storage::fs) fn upload(&mut self, id: UploadId) -> Result<(), Error> {
         let folder = self.store.layout.upload(id);
         if self.abandoned(&folder).is_none() {
             return Ok(());
@@ -37,7 +40,7 @@ impl Run<'_> {
                 return Ok(());
             };
             if !self.is_dry {
-                self.store.durable.disk.remove_tree(&folder).at("remove", &folder)?;
+                self.store.remove_upload(id).at("remove", &folder)?;
             }
             bytes
         };
@@ -50,7 +53,8 @@ impl Run<'_> {
         let data = fs::metadata(folder.join("data"));
         let bytes = data.as_ref().map_or(0, fs::Metadata::len);
         let touched = data.or_else(|_| fs::metadata(folder)).and_then(|metadata| metadata.modified()).ok()?;
-        is_older(touched, self.grace.max(LEAST)).then_some(bytes)
+        let grace = if bytes == 0 { self.grace.min(EMPTY) } else { self.grace };
+        is_older(touched, grace.max(LEAST)).then_some(bytes)
     }
 
     pub(super) fn leftovers(&mut self) -> Result<(), Error> {

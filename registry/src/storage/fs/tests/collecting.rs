@@ -163,3 +163,22 @@ fn what_points_back_is_followed_only_while_it_is_true() {
     assert_eq!(store.find_manifest(&repository(), &tag).unwrap(), None);
     assert!(!folder.tagged(&newer).exists() && !folder.needed(&super::digest("newer")).exists());
 }
+
+#[test]
+fn uploads_that_received_nothing_make_room_for_others() {
+    let (root, store) = store();
+    let create = || store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    let (empty, used) = (create(), create());
+    let mut upload = open(&store, used).unwrap();
+    upload.append(&[Bytes::from_static(b"content")]).unwrap();
+    upload.suspend();
+    assert!(matches!(store.make_room_for_upload(2), Err(Error::TooManyUploads(2))), "both are young");
+    drop(store);
+    age(root.path());
+    let store = Store::open(root.path()).unwrap();
+    store.make_room_for_upload(2).unwrap();
+    assert_eq!(store.upload_received(&repository(), empty).unwrap(), None);
+    assert_eq!(store.upload_received(&repository(), used).unwrap(), Some(7));
+    assert!(store.cancel_upload(&repository(), used).unwrap());
+    store.make_room_for_upload(1).unwrap();
+}

@@ -1,0 +1,71 @@
+//! That there are not too many sessions.
+
+use std::{
+    fs, io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{Store, folder},
+    data,
+};
+use crate::storage::{Error, UploadId};
+
+/// Sessions at the same time, in all repositories: each takes three files' room.
+pub(super) const MAX_UPLOADS: usize = 10_000;
+/// How often it is tried to make room for more.
+const MAKE_ROOM: Duration = Duration::from_secs(10);
+
+/// How many sessions there are.
+#[derive(Debug)]
+pub(in super::super) struct Count {
+    /// Never too few for long: what is not counted is found when there seem to be too many.
+    now: AtomicUsize,
+    made_room: Mutex<Option<Instant>>,
+}
+
+impl Count {
+    pub(in super::super) fn new(now: usize) -> Self {
+        Self { now: now.into(), made_room: Mutex::default() }
+    }
+
+    pub(super) fn add(&self) {
+        self.now.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// Refuses more than `most` sessions.
+    pub(in super::super) fn make_room_for_upload(&self, most: usize) -> Result<(), Error> {
+        if self.uploads.now.load(Ordering::Relaxed) < most {
+            return Ok(());
+        }
+        let mut made_room = self.uploads.made_room.lock().unwrap_or_else(PoisonError::into_inner);
+        if made_room.is_none_or(|last| last.elapsed() > MAKE_ROOM) {
+            self.end_empty_uploads()?;
+            let left = folder::names(&self.layout.uploads())?.len();
+            self.uploads.now.store(left, Ordering::Relaxed);
+            *made_room = Some(Instant::now());
+        }
+        match self.uploads.now.load(Ordering::Relaxed) {
+            now if now < most => Ok(()),
+            now => Err(Error::TooManyUploads(now)),
+        }
+    }
+
+    pub(in super::super) fn is_empty_upload(&self, id: UploadId) -> bool {
+        fs::metadata(data(&self.layout.upload(id))).is_ok_and(|data| data.len() == 0)
+    }
+
+    /// Takes a session away with what it received.
+    pub(in super::super) fn remove_upload(&self, id: UploadId) -> io::Result<()> {
+        self.durable.disk.remove_tree(&self.layout.upload(id))?;
+        let fewer = |now: usize| Some(now.saturating_sub(1));
+        let _ = self.uploads.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        Ok(())
+    }
+}
