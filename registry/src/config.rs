@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::maintenance::{CheckArgs, Collection, CollectionArgs, GcArgs};
+use crate::maintenance::{CheckArgs, GcArgs, Schedule, ScheduleArgs};
 
 /// A container registry: stores images and serves them by the OCI Distribution specification.
 ///
@@ -139,7 +139,7 @@ pub struct ServeArgs {
     open: bool,
 
     #[command(flatten)]
-    collection: CollectionArgs,
+    schedule: ScheduleArgs,
 
     /// Largest blob that can be pushed, such as 500Mi or 20Gi. Without it the disk is the limit.
     #[arg(long, env = "BERTH_MAX_BLOB_SIZE", value_name = "BYTES", value_parser = parse_bytes)]
@@ -167,7 +167,7 @@ pub struct Config {
     pub(crate) tls: Option<channel::tls::Files>,
     pub(crate) health: Option<SocketAddr>,
     pub(crate) access: WhoDecides,
-    pub(crate) collection: Collection,
+    pub(crate) schedule: Schedule,
     pub(crate) limits: crate::storage::Limits,
     pub(crate) grace: Duration,
     /// How log lines look.
@@ -219,7 +219,7 @@ impl TryFrom<ServeArgs> for Config {
             channel_key,
             channel_ca,
             open,
-            collection,
+            schedule,
             max_blob_size,
             disk_reserve,
             grace_seconds,
@@ -244,7 +244,7 @@ impl TryFrom<ServeArgs> for Config {
             tls: files(tls_cert, tls_key, None),
             health: health_listen,
             access,
-            collection: collection.into(),
+            schedule: schedule.into(),
             limits: crate::storage::Limits { reserve: disk_reserve, largest_blob: max_blob_size },
             grace: Duration::from_secs(grace_seconds),
             log_format,

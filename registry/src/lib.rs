@@ -23,5 +23,5 @@ mod serve;
 mod storage;
 
 pub use config::{Cli, Command, Config, InvalidConfig, LogFormat, ServeArgs};
-pub use maintenance::{CheckArgs, CollectionArgs, GcArgs, check, gc};
+pub use maintenance::{CheckArgs, GcArgs, ScheduleArgs, check, gc};
 pub use serve::{Error, serve};

@@ -3,6 +3,7 @@
 
 mod command;
 mod control;
+mod schedule;
 
 use std::{
     sync::Arc,
@@ -13,29 +14,40 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub use self::command::{CheckArgs, CollectionArgs, GcArgs, check, gc};
+pub use self::command::{CheckArgs, GcArgs, ScheduleArgs, check, gc};
 pub(crate) use self::control::listen;
 use crate::storage::{Collected, Collecting, Error, Problem, Severity, Storage};
 
-/// In a server maintenance works so long before it leaves the machine to requests for as long.
+/// In a server maintenance works so long before it leaves the machine to requests.
 const STRETCH: Duration = Duration::from_millis(5);
+/// For as long again, and a scrub, which reads everything, for so many times as long.
+const SCRUB_PAUSES: u32 = 9;
 /// Events on their way to who ordered them.
 const EVENTS: usize = 64;
 
-/// When to collect and what to spare.
+/// What a server does by itself, and what to spare.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Collection {
+pub(crate) struct Schedule {
     /// None where it is only on demand.
-    pub(crate) interval: Option<Duration>,
+    pub(crate) collect_every: Option<Duration>,
     pub(crate) grace: Duration,
+    /// None for never.
+    pub(crate) scrub_every: Option<Duration>,
 }
 
 /// What can be ordered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Order {
-    Collect { dry_run: bool, grace_seconds: Option<u64> },
-    Check { repair: bool },
+    Collect {
+        dry_run: bool,
+        grace_seconds: Option<u64>,
+    },
+    Check {
+        repair: bool,
+    },
+    /// Content alone.
+    Scrub,
 }
 
 /// What comes of it.
@@ -81,13 +93,16 @@ fn perform(
             };
             storage.collect(Collecting { dry_run: *dry_run, grace }, &mut report, go_on)?;
         }
-        Order::Check { repair } => {
+        Order::Check { .. } | Order::Scrub => {
             let mut report = |problem: Problem| {
                 summary.problems += 1;
                 summary.damage += u64::from(problem.severity == Severity::Damage && problem.done.is_none());
                 tell(Event::Problem(problem));
             };
-            storage.verify(*repair, &mut report, go_on)?;
+            match order {
+                Order::Check { repair } => storage.verify(*repair, &mut report, go_on)?,
+                _ => storage.scrub(&mut report, go_on)?,
+            }
         }
     }
     Ok(summary)
@@ -107,39 +122,16 @@ impl Maintenance {
         Self { storage, grace, end, one_at_a_time: Arc::default() }
     }
 
-    /// Collects at each interval, until the server ends.
-    pub(crate) async fn every(self, interval: Duration) {
-        let order = Order::Collect { dry_run: false, grace_seconds: None };
-        while self.end.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-            let start = Instant::now();
-            let (sender, mut events) = mpsc::channel(EVENTS);
-            let working = tokio::spawn(self.clone().carry_out(order.clone(), sender));
-            while let Some(event) = events.recv().await {
-                match event {
-                    Event::Collected(Collected { kind, path, bytes }) => {
-                        tracing::debug!(?kind, path, bytes, "collected");
-                    }
-                    Event::Done(Summary { collected, bytes, .. }) => {
-                        let seconds = start.elapsed().as_secs_f64();
-                        tracing::info!(collected, bytes, seconds, "collection ended");
-                    }
-                    Event::Failed(error) => tracing::error!(error, "collection failed"),
-                    Event::Problem(_) => {}
-                }
-            }
-            let _ = working.await;
-        }
-    }
-
     /// Sends what comes of an order, and ends early when nobody listens any more.
     async fn carry_out(self, order: Order, events: mpsc::Sender<Event>) {
         let one_at_a_time = Arc::clone(&self.one_at_a_time).lock_owned().await;
         let work = move || {
             let _one_at_a_time = one_at_a_time;
             let mut stretch = Instant::now();
+            let pauses = if matches!(order, Order::Scrub) { SCRUB_PAUSES } else { 1 };
             let mut go_on = || {
                 if stretch.elapsed() > STRETCH {
-                    std::thread::sleep(stretch.elapsed());
+                    std::thread::sleep(stretch.elapsed() * pauses);
                     stretch = Instant::now();
                 }
                 !self.end.is_cancelled() && !events.is_closed()

@@ -49,6 +49,18 @@ impl From<Option<StatusCode>> for StatusClass {
     }
 }
 
+/// Whether something was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Outcome {
+    Done,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: Outcome,
+}
+
 /// What is counted.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -59,6 +71,10 @@ pub(crate) struct Metrics {
     received: Counter,
     sent: Counter,
     damaged: Counter,
+    collections: Family<OutcomeLabel, Counter>,
+    collected: Counter,
+    collected_bytes: Counter,
+    scrubs: Counter,
     storage_used: Gauge<u64, AtomicU64>,
     storage_size: Gauge<u64, AtomicU64>,
 }
@@ -83,6 +99,18 @@ impl Metrics {
         registry.register_with_unit("received", "Bytes of request bodies", Unit::Bytes, received.clone());
         registry.register_with_unit("sent", "Bytes of response bodies", Unit::Bytes, sent.clone());
         registry.register("damaged", "Times that content was found damaged or lost", damaged.clone());
+        let collections = Family::default();
+        let (collected, collected_bytes, scrubs) =
+            (Counter::default(), Counter::default(), Counter::default());
+        registry.register("collections", "Collections that have ended", collections.clone());
+        registry.register("collected", "Things that collections took away", collected.clone());
+        registry.register_with_unit(
+            "collected",
+            "Room that collections gave back",
+            Unit::Bytes,
+            collected_bytes.clone(),
+        );
+        registry.register("scrubs", "Times that all content was compared with its digests", scrubs.clone());
         registry.register_with_unit(
             "storage_used",
             "Taken on the storage's file system",
@@ -95,7 +123,34 @@ impl Metrics {
             Unit::Bytes,
             storage_size.clone(),
         );
-        Self { registry, requests, duration, in_flight, received, sent, damaged, storage_used, storage_size }
+        Self {
+            registry,
+            requests,
+            duration,
+            in_flight,
+            received,
+            sent,
+            damaged,
+            collections,
+            collected,
+            collected_bytes,
+            scrubs,
+            storage_used,
+            storage_size,
+        }
+    }
+
+    /// How many things a collection took away and how many bytes it gave back; none where it failed.
+    pub(crate) fn collection_ended(&self, done: Option<(u64, u64)>) {
+        let outcome = if done.is_some() { Outcome::Done } else { Outcome::Failed };
+        self.collections.get_or_create(&OutcomeLabel { outcome }).inc();
+        let (collected, bytes) = done.unwrap_or_default();
+        self.collected.inc_by(collected);
+        self.collected_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn scrub_ended(&self) {
+        self.scrubs.inc();
     }
 
     pub(crate) fn request_started(&self) {

@@ -63,7 +63,7 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, access: decides, collection, limits, grace, log_format: _ } =
+    let Config { root, listen, tls, health, access: decides, schedule, limits, grace, log_format: _ } =
         config;
     allow_many_files();
     let storage = Storage::open(&root, limits).map_err(|error| Error::Root(error.to_string()))?;
@@ -99,11 +99,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             serving.start("channel", listen, Some(tls), control.router(), &work).await?;
         }
     }
-    let maintenance = Maintenance::new(storage.clone(), collection.grace, work.clone());
+    let maintenance = Maintenance::new(storage.clone(), schedule.grace, work.clone());
     tokio::spawn(maintenance::listen(storage.control(), maintenance.clone()));
-    if let Some(interval) = collection.interval {
-        tokio::spawn(maintenance.every(interval));
-    }
+    maintenance.follow(schedule, &metrics);
     let api = Arc::new(Api { access, storage: storage.clone(), metrics, tls: tls.is_some() });
     let router = Router::new().fallback(api::handle).with_state(api);
     serving.start("registry", listen, tls, router, &work).await?;

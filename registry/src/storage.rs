@@ -21,6 +21,7 @@ mod receive;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -406,6 +407,25 @@ impl Storage {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
         self.0.verify(repair, report, go_on)
+    }
+
+    /// Compares all content with its digests; blocks. As for [`Self::collect`].
+    pub(crate) fn scrub(
+        &self,
+        report: &mut dyn FnMut(Problem),
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Error> {
+        self.0.scrub(report, go_on)
+    }
+
+    /// When that was done last.
+    pub(crate) fn last_scrub(&self) -> Option<SystemTime> {
+        self.0.last_scrub()
+    }
+
+    /// That it was done now; blocks for a moment.
+    pub(crate) fn scrubbed(&self) -> Result<(), Error> {
+        self.0.scrubbed()
     }
 
     /// The last policy that was kept; blocks.

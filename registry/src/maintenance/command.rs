@@ -11,16 +11,17 @@ use std::{
 
 use clap::Args;
 
-use super::{Collection, Event, Order, Summary, control, perform};
+use super::{Event, Order, Schedule, Summary, control, perform};
 use crate::storage::{Limits, OpenError, Problem, Severity, Storage};
 
 /// What `check` ends with where damage is left.
 const DAMAGED: u8 = 3;
 const DAY: u64 = 24 * 3600;
 
-/// How a server collects what nothing references.
+/// What a server does by itself.
+#[expect(clippy::struct_field_names, reason = "options say their unit")]
 #[derive(Debug, Args)]
-pub struct CollectionArgs {
+pub struct ScheduleArgs {
     /// How often what nothing references is collected, in seconds; 0 for only when `berth-registry gc` asks.
     #[arg(long, env = "BERTH_GC_INTERVAL_SECONDS", value_name = "N", default_value_t = 3600)]
     gc_interval_seconds: u64,
@@ -30,14 +31,21 @@ pub struct CollectionArgs {
     /// client takes from its first blob to its manifest.
     #[arg(long, env = "BERTH_GC_GRACE_SECONDS", value_name = "N", default_value_t = DAY)]
     gc_grace_seconds: u64,
+
+    /// How often all content is read and compared with its digests, in seconds; 0 for only when `berth-registry check`
+    /// asks. It takes a tenth of a core at most while it runs.
+    #[arg(long, env = "BERTH_SCRUB_INTERVAL_SECONDS", value_name = "N", default_value_t = 30 * DAY)]
+    scrub_interval_seconds: u64,
 }
 
-impl From<CollectionArgs> for Collection {
-    fn from(args: CollectionArgs) -> Self {
-        let CollectionArgs { gc_interval_seconds, gc_grace_seconds } = args;
+impl From<ScheduleArgs> for Schedule {
+    fn from(args: ScheduleArgs) -> Self {
+        let ScheduleArgs { gc_interval_seconds, gc_grace_seconds, scrub_interval_seconds } = args;
+        let every = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
         Self {
-            interval: (gc_interval_seconds > 0).then(|| Duration::from_secs(gc_interval_seconds)),
+            collect_every: every(gc_interval_seconds),
             grace: Duration::from_secs(gc_grace_seconds),
+            scrub_every: every(scrub_interval_seconds),
         }
     }
 }

@@ -111,7 +111,21 @@ impl Socket {
     }
 
     fn poll_send_file(&self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        self.poll_send(context, |this| this.files.send(this.tcp.as_fd(), length))
+        loop {
+            ready!(self.tcp.poll_write_ready(context))?;
+            let mut sent = 0;
+            let done = self.tcp.try_io(Interest::WRITABLE, || {
+                sent = self.files.send(self.tcp.as_fd(), length)?;
+                // The socket is full: saying so here saves asking it.
+                if sent < length { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match done {
+                Ok(()) => return Poll::Ready(Ok(sent)),
+                Err(_) if sent > 0 => return Poll::Ready(Ok(sent)),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 }
 

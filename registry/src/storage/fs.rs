@@ -87,7 +87,7 @@ struct Version {
 impl Store {
     /// Opens a root, making it where it is empty.
     pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
-        fs::create_dir_all(root).at("create", root)?;
+        create_root(root).at("create", root)?;
         let layout = Layout::new(root);
         let lock = take_lock(&layout)?;
         check_version(&layout)?;
@@ -182,6 +182,20 @@ impl Store {
 
     fn count_damage(&self) {
         self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes a folder and those above it that are not there, all of them on the disk.
+fn create_root(root: &Path) -> io::Result<()> {
+    let parent =
+        root.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let Some(parent) = parent.filter(|_| !root.exists()) else {
+        return Ok(());
+    };
+    create_root(parent)?;
+    match fs::create_dir(root) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
     }
 }
 

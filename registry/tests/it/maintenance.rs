@@ -121,3 +121,27 @@ async fn the_socket_is_reached_however_long_the_path_is() {
     assert!(output.status.success(), "{output:?}");
     drop(server);
 }
+
+#[tokio::test]
+async fn a_server_finds_damage_by_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let damaged = server.client().push_blob("a", "damaged").await;
+    server.kill();
+    let hex = damaged.hex();
+    std::fs::write(root.path().join(format!("blobs/sha256/{}/{hex}", &hex[..2])), "DAMAGED").unwrap();
+    let server = Server::with(root.path(), |command| {
+        command.args(["--scrub-interval-seconds", "1", "--health-listen", "127.0.0.1:0"]);
+    });
+    server.logged(|line| {
+        line["path"].as_str().is_some_and(|path| path.contains(hex)) && line["done"] == "moved to quarantine"
+    });
+    server.logged(|line| line["message"] == "scrub ended" && line["problems"] == 1);
+    server.client().get(&format!("/v2/a/blobs/{damaged}")).await.expect(StatusCode::NOT_FOUND);
+    // The next one finds nothing; that there was one is kept.
+    server.logged(|line| line["message"] == "scrub ended" && line["problems"] == 0);
+    assert!(root.path().join("scrubbed").exists());
+    let metrics = server.health().get("/metrics").await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    assert!(metrics.contains("berth_registry_scrubs_total"), "{metrics}");
+}

@@ -10,7 +10,7 @@ mod manifests;
 mod repositories;
 mod uploads;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::SystemTime};
 
 use oci::{Digest, RepoName};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,25 @@ impl Store {
         check.repositories()?;
         check.holders()?;
         check.uploads()
+    }
+
+    /// Looks at content alone.
+    pub(crate) fn scrub(
+        &self,
+        report: &mut dyn FnMut(Problem),
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Error> {
+        Check { store: self, repair: false, report, go_on }.contents()
+    }
+
+    pub(crate) fn last_scrub(&self) -> Option<SystemTime> {
+        // Before the first one, since the root was made.
+        let times = [self.layout.scrubbed(), self.layout.version()];
+        times.into_iter().find_map(|path| fs::metadata(path).ok()?.modified().ok())
+    }
+
+    pub(crate) fn scrubbed(&self) -> Result<(), Error> {
+        self.durable.write(&self.layout.scrubbed(), b"")
     }
 }
 

@@ -6,6 +6,7 @@
 //! control.sock                                 where that one, if it is a server, takes `gc` and `check`
 //! policy.json                                  the last policy that the operator sent
 //! token.key                                    signs tokens; who knows it is whoever they like
+//! scrubbed                                     empty: its time is when all content was last found right, or set aside
 //! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
 //! holders/sha256/ab/abcd…/team+app             for each repository that has it as a blob or manifest, an empty file
 //! quarantine/                                  content that was found damaged; nothing is served from here
@@ -68,6 +69,10 @@ impl Layout {
 
     pub(super) fn token_key(&self) -> PathBuf {
         self.root.join("token.key")
+    }
+
+    pub(super) fn scrubbed(&self) -> PathBuf {
+        self.root.join("scrubbed")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {
