@@ -42,7 +42,7 @@ pub(crate) use self::{
 };
 use self::{durable::Durable, layout::Layout, locks::Locks};
 use super::{
-    Error, IoContext as _, OpenError, Usage,
+    Error, IoContext as _, OpenError, Sparse, Usage,
     busy::Busy,
     cache::{Cache, Change},
 };
@@ -68,6 +68,7 @@ pub(crate) struct Store {
     damaged: AtomicU64,
     changes: AtomicU64,
     counted: Mutex<Option<(u64, u64)>>,
+    sparse: Sparse,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -107,8 +108,14 @@ impl Store {
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
             counted: Mutex::default(),
+            sparse: Sparse::default(),
             _lock: lock,
         })
+    }
+
+    /// Takes manifests although something that they need is missing.
+    pub(crate) fn taking(self, sparse: Sparse) -> Self {
+        Self { sparse, ..self }
     }
 
     pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {

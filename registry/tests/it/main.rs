@@ -20,6 +20,7 @@ mod protocol;
 mod sending;
 mod server;
 mod skopeo;
+mod sparse;
 mod standalone;
 mod tokens;
 mod uploads;
