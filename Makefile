@@ -3,6 +3,7 @@
 #   BERTH_CONTEXT        a context of your kubeconfig: use its cluster, instead of making one with kind
 #   BERTH_IMAGE_PREFIX   such as registry.example.com/berth/: images get this prefix and are pushed there, for clusters
 #                        whose nodes pull from it, instead of being put onto the nodes of the kind cluster
+#   CONFORMANCE          for `make conformance`: the OCI conformance suite, a program that you have built
 #   BENCH                arguments for `make bench`, such as "--seconds 2 --only berth,nginx"
 
 .DEFAULT_GOAL := help
@@ -36,6 +37,12 @@ unit: rust ## Tests that need no cluster
 .PHONY: e2e
 e2e: cluster deploy ## End-to-end tests in the cluster; failures leave their dumps in e2e/failures
 	$(CARGO) test --locked -p e2e --test e2e -- --test-threads=4
+
+.PHONY: conformance
+conformance: rust ## The official OCI conformance suite, where you have it: CONFORMANCE=<program> make conformance
+	@$(CARGO) build --quiet --locked -p registry
+	@target=$${CARGO_TARGET_DIR:-target}; \
+	registry/tests/conformance.sh "$$target/debug/berth-registry" "$(CONFORMANCE)" "$$target/conformance"
 
 .PHONY: lint
 lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates
