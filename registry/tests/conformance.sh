@@ -22,7 +22,12 @@ registry=$(realpath "$registry") suite=$(realpath "$suite") results=$(realpath -
 unset OCI_CONFIGURATION OCI_ROOT_URL OCI_USERNAME OCI_PASSWORD OCI_VERSION
 work=$(mktemp -d)
 server=
-stop() { [ -z "$server" ] || { kill "$server" && wait "$server" || true; } 2>/dev/null; server=; }
+stop() {
+  [ -n "$server" ] || return 0
+  kill "$server" 2>/dev/null || true
+  wait "$server" 2>/dev/null || true
+  server=
+}
 trap 'stop; rm -rf "$work"' EXIT
 
 # serve ARGUMENTS...: starts a registry on a new folder and a free port; sets `address`.
