@@ -41,6 +41,7 @@ e2e: cluster deploy ## End-to-end tests in the cluster; failures leave their dum
 
 .PHONY: conformance
 conformance: rust ## The official OCI conformance suite, where you have it: CONFORMANCE=<program> make conformance
+	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE has to name a program: build the folder 'conformance' of github.com/opencontainers/distribution-spec, at v1.1.1 with 'go test -c' or at main with 'go build'" >&2; exit 1; }
 	@$(CARGO) build --quiet --locked -p registry
 	@target=$${CARGO_TARGET_DIR:-target}; \
 	registry/tests/conformance.sh "$$target/debug/berth-registry" "$(CONFORMANCE)" "$$target/conformance"
