@@ -5,6 +5,7 @@
 #                        whose nodes pull from it, instead of being put onto the nodes of the kind cluster
 #   BERTH_TEST_CLIENTS   all: tests for which this machine lacks something fail, instead of saying that they were skipped
 #   CONFORMANCE          for `make conformance`: the OCI conformance suite, a program that you have built
+#   FUZZ                 arguments for `make fuzz`: seconds for each parser, then, if not all, names: "600 route manifest"
 #   BENCH                arguments for `make bench`, such as "--seconds 2 --only berth,nginx"
 
 .DEFAULT_GOAL := help
@@ -45,6 +46,10 @@ conformance: rust ## The official OCI conformance suite, where you have it: CONF
 	@$(CARGO) build --quiet --locked -p registry
 	@target=$${CARGO_TARGET_DIR:-target}; \
 	registry/tests/conformance.sh "$$target/debug/berth-registry" "$(CONFORMANCE)" "$$target/conformance"
+
+.PHONY: fuzz
+fuzz: rust ## Fuzz the registry's parsers, where there are a nightly compiler and cargo-fuzz
+	@fuzz/run.sh $(or $(FUZZ),60)
 
 .PHONY: lint
 lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates
