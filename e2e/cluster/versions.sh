@@ -16,8 +16,9 @@ ETCD_VERSION=3.6.5
 COREDNS_VERSION=1.12.1
 LOCAL_PATH_VERSION=0.0.30
 
-# A client that the registry's tests use.
+# Clients that the registry's tests use.
 CRANE_VERSION=0.20.6
+ORAS_VERSION=1.2.3
 
 # The oldest Go that compiles all of these, and the release fetched where Go is missing or older.
 GO_MINIMUM=1.24.0

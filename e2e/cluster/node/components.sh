@@ -12,7 +12,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-GROUPS_ALL=(kind kubectl kubernetes containerd cni etcd coredns storage crane)
+GROUPS_ALL=(kind kubectl kubernetes containerd cni etcd coredns storage crane oras)
 
 # describe GROUP: sets VERSION, REQUIRE (module@version), PACKAGES (what to compile), TAGS, LDFLAGS.
 describe() {
@@ -69,6 +69,11 @@ describe() {
     VERSION=$CRANE_VERSION
     REQUIRE=github.com/google/go-containerregistry@v$VERSION
     PACKAGES=(github.com/google/go-containerregistry/cmd/crane)
+    ;;
+  oras)
+    VERSION=$ORAS_VERSION
+    REQUIRE=oras.land/oras@v$VERSION
+    PACKAGES=(oras.land/oras/cmd/oras)
     ;;
   *) die "components.sh knows no group $1 (known: ${GROUPS_ALL[*]})" ;;
   esac

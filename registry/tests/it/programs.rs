@@ -7,6 +7,7 @@
 mod buildah;
 mod containerd;
 mod crane;
+mod oras;
 mod skopeo;
 
 use std::{
