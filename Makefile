@@ -3,6 +3,9 @@
 #   BERTH_CONTEXT        a context of your kubeconfig: use its cluster, instead of making one with kind
 #   BERTH_IMAGE_PREFIX   such as registry.example.com/berth/: images get this prefix and are pushed there, for clusters
 #                        whose nodes pull from it, instead of being put onto the nodes of the kind cluster
+#   BERTH_TEST_CLIENTS   all: tests for which this machine lacks something fail, instead of saying that they were skipped
+#   CONFORMANCE          for `make conformance`: the OCI conformance suite, a program that you have built
+#   FUZZ                 arguments for `make fuzz`: seconds for each parser, then, if not all, names: "600 route manifest"
 #   BENCH                arguments for `make bench`, such as "--seconds 2 --only berth,nginx"
 
 .DEFAULT_GOAL := help
@@ -27,15 +30,26 @@ demo: cluster deploy ## From nothing to pods on every node that pull from a Regi
 
 ##@ Check it
 .PHONY: test
-test: cluster unit e2e ## Every test there is (the cluster first: it brings the clients that tests use)
+test: cluster unit e2e ## Every test there is
 
 .PHONY: unit
-unit: rust ## Tests that need no cluster
-	$(CARGO) test --workspace --locked
+unit: rust ## Tests that need no cluster; as root on Debian or Ubuntu installs the clients they push and pull with
+	registry/tests/clients.sh $(CARGO) test --workspace --locked
 
 .PHONY: e2e
 e2e: cluster deploy ## End-to-end tests in the cluster; failures leave their dumps in e2e/failures
 	$(CARGO) test --locked -p e2e --test e2e -- --test-threads=4
+
+.PHONY: conformance
+conformance: rust ## The official OCI conformance suite, where you have it: CONFORMANCE=<program> make conformance
+	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE has to name a program: build the folder 'conformance' of github.com/opencontainers/distribution-spec, at v1.1.1 with 'go test -c' or at main with 'go build'" >&2; exit 1; }
+	@$(CARGO) build --quiet --locked -p registry
+	@target=$${CARGO_TARGET_DIR:-target}; \
+	registry/tests/conformance.sh "$$target/debug/berth-registry" "$(CONFORMANCE)" "$$target/conformance"
+
+.PHONY: fuzz
+fuzz: rust ## Fuzz the registry's parsers, where there are a nightly compiler and cargo-fuzz
+	@fuzz/run.sh $(or $(FUZZ),60)
 
 .PHONY: lint
 lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates

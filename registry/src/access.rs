@@ -10,6 +10,8 @@
 mod basic;
 mod caller;
 mod challenge;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guesses;
 mod htpasswd;
 mod invalid;

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::maintenance::{CheckArgs, GcArgs, Schedule, ScheduleArgs};
+use crate::{
+    maintenance::{CheckArgs, GcArgs, Schedule, ScheduleArgs},
+    storage::Sparse,
+};
 
 /// A container registry: stores images and serves them by the OCI Distribution specification.
 ///
@@ -150,6 +153,11 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_DISK_RESERVE", value_name = "BYTES", value_parser = parse_bytes)]
     disk_reserve: Option<u64>,
 
+    /// What may be pushed although some of it is missing. Without it a push is refused that names what is not in its
+    /// repository, so that whatever is there can be pulled whole.
+    #[arg(long, env = "BERTH_ALLOW_SPARSE", value_enum, value_name = "WHAT", default_value_t)]
+    allow_sparse: Sparse,
+
     /// How long running transfers may take to end after SIGTERM, in seconds.
     #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
     grace_seconds: u64,
@@ -222,6 +230,7 @@ impl TryFrom<ServeArgs> for Config {
             schedule,
             max_blob_size,
             disk_reserve,
+            allow_sparse,
             grace_seconds,
             log_format,
         } = args;
@@ -245,7 +254,11 @@ impl TryFrom<ServeArgs> for Config {
             health: health_listen,
             access,
             schedule: schedule.into(),
-            limits: crate::storage::Limits { reserve: disk_reserve, largest_blob: max_blob_size },
+            limits: crate::storage::Limits {
+                reserve: disk_reserve,
+                largest_blob: max_blob_size,
+                sparse: allow_sparse,
+            },
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })

@@ -13,6 +13,9 @@ mod api;
 mod config;
 mod control;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod maintenance;
 mod metrics;

@@ -92,7 +92,7 @@ impl PolicyFile {
 }
 
 /// Errors name line and column.
-fn parse(yaml: &[u8]) -> Result<Policy, InvalidPolicy> {
+pub(crate) fn parse(yaml: &[u8]) -> Result<Policy, InvalidPolicy> {
     serde_yaml::from_slice(yaml).map_err(|error| InvalidPolicy::Syntax(error.to_string()))
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Guarantees:
 //! - What a function reports as stored survives kill -9 and power loss.
-//! - A manifest is stored only when all that it needs is there, and that is not taken away while the manifest stays.
+//! - A manifest is stored only when all that it needs is there, but for what [`Sparse`] allows, and that is not taken
+//!   away while the manifest stays.
 //! - Content that is cut short is never handed out.
 //! - Memory does not grow with the size of a blob.
 //!
@@ -17,6 +18,7 @@ mod error;
 mod fs;
 mod model;
 mod receive;
+mod sparse;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,6 +36,7 @@ pub(crate) use self::{
     fs::{Collected, Collecting, LAYOUT_VERSION, Problem, Severity, Upload},
     model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
     receive::{Received, discard},
+    sparse::Sparse,
 };
 use self::{
     blob::OpenFile,
@@ -45,7 +48,7 @@ use self::{
 #[derive(Clone, Debug)]
 pub(crate) struct Storage(Arc<fs::Store>, Limits);
 
-/// What is refused although it could be stored.
+/// What is refused although it could be stored, or the other way round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
     /// Bytes that stay free on the disk, for what has to go on when it is full; none: a hundredth of it, at most
@@ -53,6 +56,8 @@ pub(crate) struct Limits {
     pub(crate) reserve: Option<u64>,
     /// Bytes of the largest blob.
     pub(crate) largest_blob: Option<u64>,
+    /// What may be pushed although some of it is missing.
+    pub(crate) sparse: Sparse,
 }
 
 /// Free bytes that are always enough to delete, collect and end in order.
@@ -61,7 +66,7 @@ const LARGEST_RESERVE: u64 = 1 << 30;
 impl Storage {
     /// Opens a root, making it where it is empty.
     pub(crate) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(fs::Store::open(root)?), limits))
+        Ok(Self(Arc::new(fs::Store::open(root)?.taking(limits.sparse)), limits))
     }
 
     /// Bytes that a blob may have.

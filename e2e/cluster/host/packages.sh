@@ -21,7 +21,8 @@ lists_are_fresh() {
 }
 
 update() { logged apt-update apt-get update; }
-install() { logged apt-install apt-get install -y --no-install-recommends "$@"; }
+# Somebody else may be installing just now.
+install() { logged apt-install apt-get install -o DPkg::Lock::Timeout=600 -y --no-install-recommends "$@"; }
 
 missing=()
 for want; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the programs of a Kubernetes node from Go modules, each group into a cached folder.
+# Compiles the programs of a Kubernetes node, and what else we need in Go, from modules: each group into a cached folder.
 #
 #   components.sh build GROUP...   compiles what the cache lacks (groups below; "all" for every one)
 #   components.sh where GROUP      prints the folder of a group, whether it exists yet or not
@@ -12,7 +12,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-GROUPS_ALL=(kind kubectl kubernetes containerd cni etcd coredns storage)
+GROUPS_ALL=(kind kubectl kubernetes containerd cni etcd coredns storage crane oras)
 
 # describe GROUP: sets VERSION, REQUIRE (module@version), PACKAGES (what to compile), TAGS, LDFLAGS.
 describe() {
@@ -64,6 +64,16 @@ describe() {
     VERSION=$LOCAL_PATH_VERSION
     REQUIRE=github.com/rancher/local-path-provisioner@v$VERSION
     PACKAGES=(github.com/rancher/local-path-provisioner)
+    ;;
+  crane)
+    VERSION=$CRANE_VERSION
+    REQUIRE=github.com/google/go-containerregistry@v$VERSION
+    PACKAGES=(github.com/google/go-containerregistry/cmd/crane)
+    ;;
+  oras)
+    VERSION=$ORAS_VERSION
+    REQUIRE=oras.land/oras@v$VERSION
+    PACKAGES=(oras.land/oras/cmd/oras)
     ;;
   *) die "components.sh knows no group $1 (known: ${GROUPS_ALL[*]})" ;;
   esac

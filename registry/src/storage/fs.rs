@@ -45,7 +45,7 @@ pub(crate) use self::{
 };
 use self::{durable::Durable, layout::Layout, listing::Listings, locks::Locks};
 use super::{
-    Error, IoContext as _, OpenError, Usage,
+    Error, IoContext as _, OpenError, Sparse, Usage,
     busy::Busy,
     cache::{Cache, Change},
 };
@@ -73,6 +73,7 @@ pub(crate) struct Store {
     changes: AtomicU64,
     counted: Mutex<Option<(u64, u64)>>,
     uploads: uploads::Count,
+    sparse: Sparse,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -115,8 +116,14 @@ impl Store {
             changes: AtomicU64::default(),
             counted: Mutex::default(),
             uploads,
+            sparse: Sparse::default(),
             _lock: lock,
         })
+    }
+
+    /// Takes manifests although something that they need is missing.
+    pub(crate) fn taking(self, sparse: Sparse) -> Self {
+        Self { sparse, ..self }
     }
 
     pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {

@@ -23,6 +23,9 @@ pub(super) struct Record {
     /// Blobs and manifests of this repository that must stay while this one does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) needs: Vec<Digest>,
+    /// What of this was missing at the push, where sparse manifests are allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) absent: Vec<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +54,7 @@ impl Store {
             record => drop(record?),
         }
         let missing = self.missing(repository, &manifest)?;
-        if !missing.is_empty() {
+        if !self.sparse.allows(&manifest, &missing) {
             return Ok(Put::Missing(missing));
         }
         let _it_stays = self.locks.hold(digest);
@@ -63,7 +66,7 @@ impl Store {
             .collect::<Result<_, _>>()?;
         let mut change = self.durable.change();
         self.settle_needed(&mut change, &folder, &manifest);
-        let record = Record::of(manifest, bytes);
+        let record = Record { absent: missing, ..Record::of(manifest, bytes) };
         change.mark(&record.entries(&folder, digest))?;
         change.mark(&[self.layout.holder(digest, repository)])?;
         change.mark(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>())?;
@@ -261,6 +264,7 @@ impl Record {
     pub(super) fn of(manifest: Manifest, bytes: &[u8]) -> Self {
         let Manifest { media_type, blobs, manifests, subject, artifact_type, annotations } = manifest;
         let needs = blobs.into_iter().chain(manifests).collect();
-        Self { media_type, size: bytes.len() as u64, needs, subject, artifact_type, annotations }
+        let absent = Vec::new();
+        Self { media_type, size: bytes.len() as u64, needs, absent, subject, artifact_type, annotations }
     }
 }

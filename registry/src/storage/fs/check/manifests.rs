@@ -1,6 +1,6 @@
 //! Each repository's manifests: their records against their content, and all that they need.
 
-use std::{fs, path::PathBuf};
+use std::{collections::HashSet, fs, path::PathBuf};
 
 use oci::{
     Digest, Manifest, RepoName,
@@ -66,7 +66,9 @@ fn manifest(store: &Store, repository: &RepoName, digest: &Digest) -> Result<Vec
         found.push(Finding::damage(path.clone(), what, Repair::Mark(missing)));
     }
     found.extend(not_held(store, repository, digest)?);
-    for needed in &should.needs {
+    // Only a push can bring these: the same content elsewhere is not this repository's.
+    let absent: HashSet<_> = should.absent.iter().collect();
+    for needed in should.needs.iter().filter(|needed| !absent.contains(needed)) {
         found.extend(lacking(store, repository, &path, needed)?);
     }
     Ok(found)
@@ -79,7 +81,8 @@ fn read(record: Option<&Record>, bytes: &[u8]) -> Option<Record> {
         None => vec![None, Some(IMAGE), Some(INDEX)],
     };
     let manifest = kinds.into_iter().find_map(|kind| Manifest::parse(kind, bytes).ok());
-    manifest.map(|manifest| Record::of(manifest, bytes))
+    let absent = record.map(|record| record.absent.clone()).unwrap_or_default();
+    manifest.map(|manifest| Record { absent, ..Record::of(manifest, bytes) })
 }
 
 /// That the repository has not what one of its manifests needs.
