@@ -224,12 +224,15 @@ pub struct ReplicaStatus {
     pub version: String,
     /// [`Policy::revision`] of the policy that decides now; none before the first.
     pub policy_revision: Option<String>,
+    /// That policy could not be kept yet: it would not decide after a restart. Send it again.
+    #[serde(default)]
+    pub policy_unsaved: bool,
     /// Bytes taken on the volume's file system.
     pub used_bytes: u64,
-    /// Size in bytes of the volume's file system.
+    /// Size in bytes of the volume's file system; 0 where that is not known yet.
     pub total_bytes: u64,
-    /// Number of repositories that hold something.
-    pub repositories: u64,
+    /// Number of repositories that hold something, as it was counted last; none before that.
+    pub repositories: Option<u64>,
 }
 
 #[cfg(test)]

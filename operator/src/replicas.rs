@@ -58,17 +58,23 @@ pub(crate) async fn sync(
     Ok(futures::future::join_all(asked).await)
 }
 
+/// A replica that is too busy to say how it is doing gets the policy all the same: it may shut somebody out.
 async fn bring(
     client: &Client,
     address: SocketAddr,
     name: &str,
     policy: &Policy,
 ) -> Result<ReplicaStatus, channel::client::Error> {
-    let status: ReplicaStatus = client.get(address, name, "/v1/status").await?;
-    if status.policy_revision.as_deref() == Some(&policy.revision()) {
-        return Ok(status);
+    let asked: Result<ReplicaStatus, _> = client.get(address, name, "/v1/status").await;
+    match asked {
+        Ok(status) if has(&status, policy) => Ok(status),
+        _ => client.put(address, name, "/v1/policy", policy).await,
     }
-    client.put(address, name, "/v1/policy", policy).await
+}
+
+/// Whether a replica decides by the policy, after a restart too.
+fn has(status: &ReplicaStatus, policy: &Policy) -> bool {
+    status.policy_revision.as_deref() == Some(&policy.revision()) && !status.policy_unsaved
 }
 
 /// Where a pod's channel listens, once it has an address.
@@ -101,4 +107,18 @@ fn waiting(pod: &Pod) -> Option<String> {
             conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
         unscheduled.message.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_is_not_kept_is_sent_again() {
+        let policy = Policy::default();
+        let status = ReplicaStatus { policy_revision: Some(policy.revision()), ..ReplicaStatus::default() };
+        assert!(has(&status, &policy));
+        assert!(!has(&ReplicaStatus { policy_unsaved: true, ..status }, &policy));
+        assert!(!has(&ReplicaStatus::default(), &policy));
+    }
 }
