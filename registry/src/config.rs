@@ -150,6 +150,19 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_DISK_RESERVE", value_name = "BYTES", value_parser = parse_bytes)]
     disk_reserve: Option<u64>,
 
+    /// Connections at once; more clients wait. Where it gets full, connections without a request under way end first.
+    #[arg(long, env = "BERTH_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
+    max_connections: usize,
+
+    /// Connections from one address at once, so that nobody keeps others out. Where it gets full, those without a request
+    /// under way end first, and if there is none, the new one does. Behind a proxy all clients have one address.
+    #[arg(long, env = "BERTH_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 2048)]
+    max_connections_per_address: usize,
+
+    /// How long a connection may stand still: for tests.
+    #[arg(long, value_name = "N", default_value_t = 60, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    patience_seconds: u64,
+
     /// How long running transfers may take to end after SIGTERM, in seconds.
     #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
     grace_seconds: u64,
@@ -169,6 +182,7 @@ pub struct Config {
     pub(crate) access: WhoDecides,
     pub(crate) collection: Collection,
     pub(crate) limits: crate::storage::Limits,
+    pub(crate) connections: crate::serve::ConnectionLimits,
     pub(crate) grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -222,6 +236,9 @@ impl TryFrom<ServeArgs> for Config {
             collection,
             max_blob_size,
             disk_reserve,
+            max_connections,
+            max_connections_per_address,
+            patience_seconds,
             grace_seconds,
             log_format,
         } = args;
@@ -246,6 +263,11 @@ impl TryFrom<ServeArgs> for Config {
             access,
             collection: collection.into(),
             limits: crate::storage::Limits { reserve: disk_reserve, largest_blob: max_blob_size },
+            connections: crate::serve::ConnectionLimits {
+                connections: max_connections,
+                of_one_address: max_connections_per_address,
+                patience: Duration::from_secs(patience_seconds),
+            },
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })
