@@ -2,6 +2,7 @@
 
 mod answer;
 mod blobs;
+mod incoming;
 mod lists;
 mod manifests;
 mod operation;
@@ -23,12 +24,12 @@ use hyper::body::Body as _;
 use oci::{Route, name::InvalidReference, route::InvalidRoute};
 
 pub(crate) use self::operation::Operation;
-use self::{query::Query, record::Record};
+use self::{incoming::Rest, query::Query, record::Record};
 use crate::{
     access::{Access, Caller, Origin, Wanted},
     error::Error,
     metrics::Metrics,
-    storage::{self, Storage},
+    storage::Storage,
 };
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -52,15 +53,17 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Response {
     let mut record = Record::start(Arc::clone(&api.metrics), &request, peer);
-    let request = request.map(|body| record.count_received(body));
+    let (parts, body) = request.into_parts();
+    let (body, rest) = record.count_received(body);
+    let request = Request::from_parts(parts, body);
     let id = record.id().to_owned();
     let is_head = request.method() == Method::HEAD;
     // What changes something is never left halfway because a client went away.
     let answered = if request.method().is_safe() {
-        answer(api, request, peer, &mut record).await
+        answer(api, request, peer, &rest, &mut record).await
     } else {
         let task = tokio::spawn(async move {
-            let answered = answer(api, request, peer, &mut record).await;
+            let answered = answer(api, request, peer, &rest, &mut record).await;
             (answered, record)
         });
         match task.await {
@@ -102,7 +105,24 @@ fn without_body(mut response: Response) -> Response {
     response.map(|_| Body::empty())
 }
 
+/// Whoever is refused while still sending is listened to for a while, or the refusal would not reach them; some clients
+/// hang too, containerd 1.6 for example. Who waits to be asked for a body needs nothing of the kind.
 async fn answer(
+    api: Arc<Api>,
+    request: Request,
+    peer: SocketAddr,
+    rest: &Rest,
+    record: &mut Record,
+) -> Result<Response, Error> {
+    let waits = request.headers().contains_key(header::EXPECT);
+    let answered = decide(api, request, peer, record).await;
+    if answered.is_err() && (!waits || record.has_received()) {
+        rest.discard().await;
+    }
+    answered
+}
+
+async fn decide(
     api: Arc<Api>,
     request: Request,
     peer: SocketAddr,
@@ -128,10 +148,6 @@ async fn answer(
         Ok(caller) => caller,
         Err(refusal) => {
             let origin = Origin::of(request.headers(), request.uri(), api.tls);
-            // Some clients hang when what they send is not taken, containerd 1.6 for example.
-            if !request.headers().contains_key(header::EXPECT) {
-                storage::discard(&mut request.into_body().into_data_stream()).await;
-            }
             return Err(Error::refused(refusal, wanted, origin.as_ref()));
         }
     };
