@@ -20,6 +20,9 @@ use crate::{
     storage,
 };
 
+/// Missing things that an answer names, so that it stays small.
+const MOST_NAMED: usize = 100;
+
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -157,14 +160,7 @@ impl Error {
     /// What the client reads. What happened inside stays in the log, under the request's id.
     fn items(&self, code: ErrorCode, request: &str) -> Vec<ErrorItem> {
         match self {
-            Self::ManifestIncomplete(missing) => missing
-                .iter()
-                .map(|digest| ErrorItem {
-                    code,
-                    message: format!("the manifest needs {digest}, which is not in this repository"),
-                    detail: Some(json!({ "digest": digest })),
-                })
-                .collect(),
+            Self::ManifestIncomplete(missing) => incomplete(code, missing),
             Self::Storage(storage::Error::Full { .. }) => {
                 let message =
                     "the registry's storage is full: nothing was stored; make room or ask who runs it";
@@ -210,6 +206,18 @@ impl Error {
         }
         response
     }
+}
+
+/// One for each thing that is missing, up to a number.
+fn incomplete(code: ErrorCode, missing: &[Digest]) -> Vec<ErrorItem> {
+    let named = missing.iter().take(MOST_NAMED).map(|digest| ErrorItem {
+        code,
+        message: format!("the manifest needs {digest}, which is not in this repository"),
+        detail: Some(json!({ "digest": digest })),
+    });
+    let more = missing.len().saturating_sub(MOST_NAMED);
+    let more = (more > 0).then(|| ErrorItem::new(code, format!("and {more} more")));
+    named.chain(more).collect()
 }
 
 /// Whole seconds, never too few.

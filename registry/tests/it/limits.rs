@@ -1,7 +1,7 @@
 //! Limits that whoever runs the registry sets: points 34 and 37.
 
 use http::{Method, StatusCode};
-use oci::ErrorCode;
+use oci::{ErrorCode, ErrorList};
 use rstest::rstest;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -100,4 +100,20 @@ async fn p06_who_waits_to_be_asked_for_a_body_is_refused_at_once() {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn p37_a_manifest_that_needs_much_gets_a_small_answer() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let layers: Vec<_> = (0..2000).map(|n: u32| n.to_be_bytes()).collect();
+    let layers: Vec<&[u8]> = layers.iter().map(<[u8; 4]>::as_slice).collect();
+    let refused = server.client().put_manifest("a", "v1", &image(b"{}", &layers)).await;
+    let refused = refused.expect_error(StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown);
+    let list: ErrorList = refused.json();
+    assert_eq!(list.errors.len(), 101);
+    assert_eq!(list.errors[100].message, "and 1901 more");
+    let many = image(b"{}", &vec![b"layer".as_slice(); 4000]);
+    let refused = server.client().put_manifest("a", "v1", &many).await;
+    refused.expect_error(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid);
 }
