@@ -16,6 +16,9 @@ use crate::{
     names,
 };
 
+/// Characters of what a replica says that are logged.
+const MAX_REASON: usize = 200;
+
 /// One serving pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
@@ -66,10 +69,15 @@ async fn bring(
     policy: &Policy,
 ) -> Result<ReplicaStatus, channel::client::Error> {
     let asked: Result<ReplicaStatus, _> = client.get(address, name, "/v1/status").await;
-    match asked {
-        Ok(status) if has(&status, policy) => Ok(status),
-        _ => client.put(address, name, "/v1/policy", policy).await,
+    let status = match asked {
+        Ok(status) if has(&status, policy) => status,
+        _ => client.put(address, name, "/v1/policy", policy).await?,
+    };
+    if let Some(reason) = status.left_out.first() {
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        tracing::error!(replica = name, reason, "a login of the policy does not count");
     }
+    Ok(status)
 }
 
 /// Whether a replica decides by the policy, after a restart too.

@@ -1,6 +1,7 @@
 //! The channel's server: an operator puts the policy here and asks how this replica is doing. Who gets this far has
 //! proved by certificate to be the operator.
 //!
+//! Logins that can't be used are left out, and the status says why: one of them must not hold up that another goes.
 //! A policy decides at once, whatever state the storage is in: a full or slow disk must not keep anybody in who was
 //! shut out. That it could not be kept for the next start is an error, so that the operator sends it again.
 
@@ -26,6 +27,8 @@ use crate::{
 
 /// Largest policy.
 const MAX_POLICY: usize = 16 << 20;
+/// Logins of which the status says why they do not count.
+const MAX_REASONS: usize = 20;
 
 /// What the channel reaches.
 #[derive(Clone, Debug)]
@@ -93,7 +96,7 @@ impl Control {
         let Some(json) = self.storage.load_policy()? else {
             return Ok(());
         };
-        match parse(&json).and_then(|policy| Rules::new(&policy)) {
+        match parse(&json).and_then(|policy| Rules::without_bad_logins(&policy)) {
             Ok(rules) => {
                 tracing::info!("going on with the policy that was kept");
                 self.policy.is_kept(rules.revision().to_owned());
@@ -107,7 +110,7 @@ impl Control {
     /// Checks, applies, keeps: a policy that is acknowledged decides after every restart.
     async fn apply(&self, json: &[u8]) -> Result<(), Error> {
         let policy = parse(json)?;
-        let rules = Rules::new(&policy)?;
+        let rules = Rules::without_bad_logins(&policy)?;
         let json = serde_json::to_vec(&policy).map_err(storage::Error::Encode)?;
         self.policy.decide(&self.access, rules, json);
         // Goes on when the operator is gone, or a slow write could end after that of the next policy.
@@ -126,6 +129,7 @@ impl Control {
         ReplicaStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy_revision: self.access.policy_revision(),
+            left_out: self.access.left_out(MAX_REASONS),
             policy_unsaved: self.policy.unsaved().is_some(),
             used_bytes: usage.used_bytes,
             total_bytes: usage.total_bytes,
