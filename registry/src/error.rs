@@ -20,6 +20,8 @@ use crate::{
     storage,
 };
 
+/// Seconds after which a registry that is busy may have time.
+const RETRY_BUSY: u64 = 5;
 /// Missing things that an answer names, so that it stays small.
 const MOST_NAMED: usize = 100;
 
@@ -72,6 +74,8 @@ pub(crate) enum Error {
     Length { said: u64, actual: u64 },
     #[error("the blob is larger than the {largest} bytes that this registry takes")]
     BlobTooLarge { largest: u64 },
+    #[error("the registry is busy with other pushes and deletes: try again")]
+    Busy,
     #[error("the connection broke before the request was complete")]
     Cut,
     #[error("the request did not go on")]
@@ -150,6 +154,7 @@ impl Error {
             Self::Length { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
             Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
             Self::Idle => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TooManyRequests),
             Self::Storage(storage::Error::Full { .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
             }
@@ -193,6 +198,9 @@ impl Error {
             }
             Self::TooManyAttempts(wait) => {
                 headers.insert(header::RETRY_AFTER, seconds(*wait).into());
+            }
+            Self::Busy => {
+                headers.insert(header::RETRY_AFTER, RETRY_BUSY.into());
             }
             Self::Method(_, allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));

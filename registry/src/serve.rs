@@ -29,7 +29,7 @@ pub(crate) use self::connections::Limits as ConnectionLimits;
 use self::{connections::Connections, socket::Plain};
 use crate::{
     access::Access,
-    api::{self, Api},
+    api::{self, Api, Changes},
     config::{Channel, Config, WhoDecides},
     control::Control,
     health::{self, Health},
@@ -120,7 +120,13 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     if let Some(interval) = collection.interval {
         tokio::spawn(maintenance.every(interval));
     }
-    let api = Arc::new(Api { access, storage: storage.clone(), metrics, tls: tls.is_some() });
+    let api = Arc::new(Api {
+        access,
+        storage: storage.clone(),
+        metrics,
+        changes: Changes::default(),
+        tls: tls.is_some(),
+    });
     let router = Router::new().fallback(api::handle).with_state(api);
     serving.start("registry", listen, tls, (router, connections), &work).await?;
     let reason = signals.next().await;
