@@ -163,7 +163,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 60, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     patience_seconds: u64,
 
-    /// How long running transfers may take to end after SIGTERM, in seconds.
+    /// How long new connections are still taken after SIGTERM, in seconds, while /readyz says that it is ending: until
+    /// whoever sends clients here has noticed. Where others serve meanwhile, in Kubernetes with several replicas, give 3
+    /// or so; with none it would only put off the next start. A second signal ends it.
+    #[arg(long, env = "BERTH_DRAIN_DELAY_SECONDS", value_name = "N", default_value_t = 0)]
+    drain_delay_seconds: u64,
+
+    /// How long running transfers may take to end after that, in seconds.
     #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
     grace_seconds: u64,
 
@@ -183,6 +189,7 @@ pub struct Config {
     pub(crate) collection: Collection,
     pub(crate) limits: crate::storage::Limits,
     pub(crate) connections: crate::serve::ConnectionLimits,
+    pub(crate) drain_delay: Duration,
     pub(crate) grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -239,6 +246,7 @@ impl TryFrom<ServeArgs> for Config {
             max_connections,
             max_connections_per_address,
             patience_seconds,
+            drain_delay_seconds,
             grace_seconds,
             log_format,
         } = args;
@@ -268,6 +276,7 @@ impl TryFrom<ServeArgs> for Config {
                 of_one_address: max_connections_per_address,
                 patience: Duration::from_secs(patience_seconds),
             },
+            drain_delay: Duration::from_secs(drain_delay_seconds),
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })

@@ -1,5 +1,5 @@
-//! From a configuration to a server that runs, and from SIGTERM to one that has ended: readiness goes first, then
-//! no new connection is taken, then running transfers finish within the grace time.
+//! From a configuration to a server that runs, and from SIGTERM to one that has ended: readiness goes first, then,
+//! after a delay, no new connection is taken, then running transfers finish within the grace time.
 
 mod activity;
 mod connections;
@@ -75,6 +75,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         collection,
         limits,
         connections,
+        drain_delay,
         grace,
         log_format: _,
     } = config;
@@ -130,8 +131,11 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let router = Router::new().fallback(api::handle).with_state(api);
     serving.start("registry", listen, tls, (router, connections), &work).await?;
     let reason = signals.next().await;
-    tracing::info!(reason, grace_seconds = grace.as_secs(), "shutting down");
+    let (delay_seconds, grace_seconds) = (drain_delay.as_secs(), grace.as_secs());
+    tracing::info!(reason, delay_seconds, grace_seconds, "shutting down");
     draining.store(true, Ordering::Release);
+    // Whoever can't wait asks twice.
+    let _ = tokio::time::timeout(drain_delay, signals.next()).await;
     work.cancel();
     if tokio::time::timeout(grace, serving.end()).await.is_err() {
         tracing::warn!("transfers were still running at the end of the grace time");
