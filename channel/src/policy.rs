@@ -5,7 +5,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
-/// Who may do what in one registry. Applied whole or refused whole.
+/// Who may do what in one registry. Applied whole or refused whole, but for logins: one that can't be used is left
+/// out, so that it does not hold up that others go, and [`ReplicaStatus::left_out`] says why.
 ///
 /// A field that a registry does not know makes it refuse the policy, so that a newer operator never believes that an
 /// older registry enforces something it has never heard of. For the same reason what is not used is not sent.
@@ -224,12 +225,18 @@ pub struct ReplicaStatus {
     pub version: String,
     /// [`Policy::revision`] of the policy that decides now; none before the first.
     pub policy_revision: Option<String>,
+    /// That policy could not be kept yet: it would not decide after a restart. Send it again.
+    #[serde(default)]
+    pub policy_unsaved: bool,
+    /// Why logins of that policy do not count, some of them if there are many.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Bytes taken on the volume's file system.
     pub used_bytes: u64,
-    /// Size in bytes of the volume's file system.
+    /// Size in bytes of the volume's file system; 0 where that is not known yet.
     pub total_bytes: u64,
-    /// Number of repositories that hold something.
-    pub repositories: u64,
+    /// Number of repositories that hold something, as it was counted last; none before that.
+    pub repositories: Option<u64>,
 }
 
 #[cfg(test)]

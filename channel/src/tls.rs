@@ -4,8 +4,9 @@
 //! can't be used are reported once and the former certificate stays.
 
 use std::{
+    collections::VecDeque,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -20,7 +21,7 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -28,8 +29,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// A client that does not finish its handshake in this time is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at once; more clients wait in the kernel's queue.
-const MAX_HANDSHAKES: usize = 256;
+/// Handshakes under way at once. Where there are more, the oldest ends: a client takes milliseconds for one, and
+/// whoever holds one open must not keep others out.
+const MAX_HANDSHAKES: usize = 1024;
+/// The same for one address, which may stand for many clients.
+const MAX_HANDSHAKES_OF_ONE: usize = 512;
 
 /// Where a server's certificate lies, PEM each.
 #[derive(Clone, Debug)]
@@ -162,28 +166,64 @@ pub(crate) fn setup(error: impl std::fmt::Display) -> Error {
     Error::Setup(error.to_string())
 }
 
-/// Accepts TLS connections for `axum::serve`. Handshakes run beside each other: a slow client holds up nobody.
+/// Accepts TLS connections for `axum::serve`. Handshakes run beside each other: a slow client holds up nobody, and many
+/// that never finish don't either.
 #[derive(Debug)]
 pub struct TlsListener {
     tcp: TcpListener,
     certificate: Arc<Reloading>,
     handshakes: JoinSet<io::Result<(TlsStream<TcpStream>, SocketAddr)>>,
+    /// The oldest first.
+    pending: VecDeque<(IpAddr, AbortHandle)>,
+    most: usize,
+    of_one: usize,
 }
 
 impl TlsListener {
     /// Serves what arrives at `tcp` with `certificate`.
     #[must_use]
     pub fn new(tcp: TcpListener, certificate: Arc<Reloading>) -> Self {
-        Self { tcp, certificate, handshakes: JoinSet::new() }
+        let (handshakes, pending) = (JoinSet::new(), VecDeque::new());
+        let (most, of_one) = (MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
+        Self { tcp, certificate, handshakes, pending, most, of_one }
+    }
+
+    /// With so many handshakes under way, in all and from one address.
+    #[must_use]
+    pub fn with_handshakes(self, most: usize, of_one: usize) -> Self {
+        Self { most, of_one, ..self }
     }
 
     fn start_handshake(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let source = network(peer.ip());
+        self.make_place(source);
         let acceptor = self.certificate.acceptor();
-        self.handshakes.spawn(async move {
+        let handshake = self.handshakes.spawn(async move {
             stream.set_nodelay(true)?;
             let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
             Ok((stream, peer))
         });
+        self.pending.push_back((source, handshake));
+    }
+
+    fn make_place(&mut self, source: IpAddr) {
+        self.pending.retain(|(_, handshake)| !handshake.is_finished());
+        let mut of_same = self.pending.iter().enumerate().filter(|(_, (of, _))| *of == source);
+        let oldest = of_same.next().map(|(index, _)| index).filter(|_| 1 + of_same.count() >= self.of_one);
+        if let Some(index) = oldest.or_else(|| (self.pending.len() >= self.most).then_some(0))
+            && let Some((_, handshake)) = self.pending.remove(index)
+        {
+            handshake.abort();
+        }
+    }
+}
+
+/// What counts as one address: one machine has as many as it likes in its IPv6 network.
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -197,16 +237,28 @@ impl Listener for TlsListener {
                 Some(done) = self.handshakes.join_next() => match done {
                     Ok(Ok(accepted)) => return accepted,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(error) if error.is_cancelled() => tracing::debug!("TLS handshake made place for another"),
                     Err(error) => tracing::error!(%error, "TLS handshake ended early"),
                 },
-                (stream, peer) = Listener::accept(&mut self.tcp), if self.handshakes.len() < MAX_HANDSHAKES => {
-                    self.start_handshake(stream, peer);
-                }
+                (stream, peer) = Listener::accept(&mut self.tcp) => self.start_handshake(stream, peer),
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_one_address() {
+        let network = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), "10.0.0.1");
     }
 }

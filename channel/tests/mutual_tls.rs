@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Json, Router, routing::get};
 use channel::{
@@ -11,6 +11,10 @@ use channel::{
     tls::{Files, Reloading, TlsListener},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpSocket, TcpStream},
+};
 
 const NAME: &str = "demo.apps.channel.berth";
 
@@ -55,7 +59,7 @@ async fn serve(authority: &Authority) -> Server {
         Json(ReplicaStatus { policy_revision: Some(policy.revision()), ..ReplicaStatus::default() })
     };
     let router = Router::new().route("/v1/policy", get(|| async { "no JSON" }).put(answer));
-    let listener = TlsListener::new(tcp, Arc::clone(&certificate));
+    let listener = TlsListener::new(tcp, Arc::clone(&certificate)).with_handshakes(4, 3);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Server { address, certificate, folder }
 }
@@ -129,4 +133,34 @@ async fn a_changed_certificate_is_used_and_a_broken_one_is_not() {
     assert!(server.certificate.reload().unwrap());
     put(&after.client(&after), &server, NAME).await.unwrap();
     assert!(put(&before.client(&before), &server, NAME).await.is_err());
+}
+
+/// Connects from one of the addresses of this machine, and is silent.
+async fn silent(server: &Server, from: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, from], 0))).unwrap();
+    socket.connect(server.address).await.unwrap()
+}
+
+/// Much sooner than the time that a handshake may take.
+async fn assert_closed(connection: &mut TcpStream) {
+    let ended = tokio::time::timeout(Duration::from_secs(5), connection.read(&mut [0])).await;
+    assert!(!ended.expect("the oldest makes place").is_ok_and(|read| read > 0));
+}
+
+#[tokio::test]
+async fn who_never_finishes_a_handshake_keeps_nobody_out() {
+    let authority = Authority::new();
+    let server = serve(&authority).await;
+    let client = authority.client(&authority);
+    let mut other = silent(&server, 2).await;
+    let mut of_one_address = Vec::new();
+    for _ in 0..20 {
+        of_one_address.push(silent(&server, 3).await);
+    }
+    for connection in &mut of_one_address[..17] {
+        assert_closed(connection).await;
+    }
+    put(&client, &server, NAME).await.unwrap();
+    assert_closed(&mut other).await;
 }

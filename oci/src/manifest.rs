@@ -10,6 +10,10 @@ use crate::digest::Digest;
 /// Largest manifest that is taken: the specification asks for at least 4 MB.
 pub const MAX_MANIFEST: usize = 4 << 20;
 
+/// Most things that one manifest may need: each is looked for when it is pushed. Images have a hundred layers at most,
+/// the largest indexes some hundreds of manifests.
+pub const MAX_REFERENCES: usize = 4000;
+
 /// OCI image manifest.
 pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// OCI image index.
@@ -92,6 +96,14 @@ pub enum InvalidManifest {
     /// An index without its list.
     #[error("an index needs `manifests`")]
     NoManifests,
+    /// An image to some clients and an index to others (CVE-2021-41190).
+    #[error(
+        "a manifest has either `config` and `layers` or `manifests`, not both: it could be taken for another one"
+    )]
+    Ambiguous,
+    /// More than anybody has a use for.
+    #[error("the manifest refers to {0} things, at most {MAX_REFERENCES} are allowed")]
+    TooManyReferences(usize),
 }
 
 #[derive(Deserialize)]
@@ -120,6 +132,7 @@ impl Manifest {
             Some(1) => return Err(InvalidManifest::Schema1),
             _ => return Err(InvalidManifest::SchemaVersion),
         }
+        fields.check()?;
         let media_type = media_type(header, fields.media_type.as_deref())?.to_owned();
         match media_type.as_str() {
             IMAGE | DOCKER_IMAGE => fields.image(media_type),
@@ -145,6 +158,18 @@ fn without_parameters(content_type: &str) -> &str {
 }
 
 impl Fields {
+    fn check(&self) -> Result<(), InvalidManifest> {
+        if self.manifests.is_some() && (self.config.is_some() || self.layers.is_some()) {
+            return Err(InvalidManifest::Ambiguous);
+        }
+        let lists = [&self.layers, &self.manifests].into_iter().flatten();
+        let references = lists.map(Vec::len).sum::<usize>() + usize::from(self.config.is_some());
+        if references > MAX_REFERENCES {
+            return Err(InvalidManifest::TooManyReferences(references));
+        }
+        Ok(())
+    }
+
     fn image(self, media_type: String) -> Result<Manifest, InvalidManifest> {
         let config = self.config.ok_or(InvalidManifest::NoConfig)?;
         // Distribution-spec, "Listing Referrers": the configuration's type stands in for an artifact's.
@@ -241,6 +266,34 @@ mod tests {
     fn an_empty_layer_list_is_fine() {
         let json = json!({"schemaVersion": 2, "config": descriptor("x/y", "{}"), "layers": []});
         assert_eq!(parse(Some(DOCKER_IMAGE), &json).unwrap().blobs, [digest("{}")]);
+    }
+
+    #[test]
+    fn what_could_be_an_image_or_an_index_is_neither() {
+        for (field, value) in [("manifests", json!([])), ("manifests", json!([descriptor(IMAGE, "child")]))] {
+            let mut both = image();
+            both[field] = value;
+            for kind in [Some(IMAGE), None] {
+                assert!(matches!(parse(kind, &both), Err(InvalidManifest::Ambiguous)));
+            }
+            both.as_object_mut().unwrap().remove("mediaType");
+            both.as_object_mut().unwrap().remove("config");
+            for kind in [IMAGE, DOCKER_IMAGE, INDEX, DOCKER_LIST] {
+                assert!(matches!(parse(Some(kind), &both), Err(InvalidManifest::Ambiguous)));
+            }
+        }
+    }
+
+    #[test]
+    fn references_are_bounded() {
+        let children =
+            |count| json!({"schemaVersion": 2, "manifests": vec![descriptor(IMAGE, "child"); count]});
+        assert!(parse(Some(INDEX), &children(MAX_REFERENCES)).is_ok());
+        let refusal = parse(Some(INDEX), &children(MAX_REFERENCES + 1)).unwrap_err().to_string();
+        assert!(refusal.contains("4001") && refusal.contains("4000"), "{refusal}");
+        let mut many = image();
+        many["layers"] = json!(vec![descriptor("x/y", "layer"); MAX_REFERENCES]);
+        assert!(matches!(parse(Some(IMAGE), &many), Err(InvalidManifest::TooManyReferences(4001))));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::{
     names,
 };
 
+/// Characters of what a replica says that are logged.
+const MAX_REASON: usize = 200;
+
 /// One serving pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
@@ -58,17 +61,28 @@ pub(crate) async fn sync(
     Ok(futures::future::join_all(asked).await)
 }
 
+/// A replica that is too busy to say how it is doing gets the policy all the same: it may shut somebody out.
 async fn bring(
     client: &Client,
     address: SocketAddr,
     name: &str,
     policy: &Policy,
 ) -> Result<ReplicaStatus, channel::client::Error> {
-    let status: ReplicaStatus = client.get(address, name, "/v1/status").await?;
-    if status.policy_revision.as_deref() == Some(&policy.revision()) {
-        return Ok(status);
+    let asked: Result<ReplicaStatus, _> = client.get(address, name, "/v1/status").await;
+    let status = match asked {
+        Ok(status) if has(&status, policy) => status,
+        _ => client.put(address, name, "/v1/policy", policy).await?,
+    };
+    if let Some(reason) = status.left_out.first() {
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        tracing::error!(replica = name, reason, "a login of the policy does not count");
     }
-    client.put(address, name, "/v1/policy", policy).await
+    Ok(status)
+}
+
+/// Whether a replica decides by the policy, after a restart too.
+fn has(status: &ReplicaStatus, policy: &Policy) -> bool {
+    status.policy_revision.as_deref() == Some(&policy.revision()) && !status.policy_unsaved
 }
 
 /// Where a pod's channel listens, once it has an address.
@@ -101,4 +115,18 @@ fn waiting(pod: &Pod) -> Option<String> {
             conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
         unscheduled.message.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_is_not_kept_is_sent_again() {
+        let policy = Policy::default();
+        let status = ReplicaStatus { policy_revision: Some(policy.revision()), ..ReplicaStatus::default() };
+        assert!(has(&status, &policy));
+        assert!(!has(&ReplicaStatus { policy_unsaved: true, ..status }, &policy));
+        assert!(!has(&ReplicaStatus::default(), &policy));
+    }
 }

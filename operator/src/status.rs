@@ -87,12 +87,12 @@ pub(crate) fn status(registry: &Registry, observed: &Observed, now: Timestamp) -
         }),
         volume_size: observed.volume_size.clone().or(former.volume_size),
         storage: answering()
-            .next()
+            .find(|status| status.total_bytes > 0)
             .map(|status| fill(former.storage.as_ref(), status.used_bytes, status.total_bytes))
             .or(former.storage),
         repositories: answering()
             .next()
-            .and_then(|status| status.repositories.try_into().ok())
+            .and_then(|status| status.repositories?.try_into().ok())
             .or(former.repositories),
         certificate_expires: observed.certificate_expires.clone().or(former.certificate_expires),
         version: answering()

@@ -114,6 +114,16 @@ impl Access {
         }
     }
 
+    /// Why logins of that policy do not count, for at most so many of them.
+    pub(crate) fn left_out(&self, most: usize) -> Vec<String> {
+        match self {
+            Self::Open => Vec::new(),
+            Self::Policy(guard) => {
+                guard.rules.load().as_ref().map(|rules| rules.left_out(most)).unwrap_or_default()
+            }
+        }
+    }
+
     /// Whether anybody can get in.
     pub(crate) fn is_ready(&self) -> bool {
         match self {

@@ -2,6 +2,8 @@
 
 mod answer;
 mod blobs;
+mod changes;
+mod incoming;
 mod lists;
 mod manifests;
 mod operation;
@@ -22,13 +24,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::body::Body as _;
 use oci::{Route, name::InvalidReference, route::InvalidRoute};
 
-pub(crate) use self::operation::Operation;
-use self::{query::Query, record::Record};
+pub(crate) use self::{changes::Changes, operation::Operation};
+use self::{incoming::Rest, query::Query, record::Record};
 use crate::{
     access::{Access, Caller, Origin, Wanted},
     error::Error,
     metrics::Metrics,
-    storage::{self, Storage},
+    storage::Storage,
 };
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -41,6 +43,7 @@ pub(crate) struct Api {
     pub(crate) access: Access,
     pub(crate) storage: Storage,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) changes: Changes,
     /// Whether clients speak TLS to this server itself.
     pub(crate) tls: bool,
 }
@@ -51,26 +54,13 @@ pub(crate) async fn handle(
     Extension(peer): Extension<SocketAddr>,
     request: Request,
 ) -> Response {
-    let mut record = Record::start(Arc::clone(&api.metrics), &request, peer);
-    let request = request.map(|body| record.count_received(body));
+    let record = Record::start(Arc::clone(&api.metrics), &request, peer);
+    let (parts, body) = request.into_parts();
+    let (body, rest) = record.count_received(body);
+    let request = Request::from_parts(parts, body);
     let id = record.id().to_owned();
     let is_head = request.method() == Method::HEAD;
-    // What changes something is never left halfway because a client went away.
-    let answered = if request.method().is_safe() {
-        answer(api, request, peer, &mut record).await
-    } else {
-        let task = tokio::spawn(async move {
-            let answered = answer(api, request, peer, &mut record).await;
-            (answered, record)
-        });
-        match task.await {
-            Ok((answered, with_facts)) => {
-                record = with_facts;
-                answered
-            }
-            Err(error) => return Error::Task(error).respond(&id),
-        }
-    };
+    let (answered, record) = answer(api, request, peer, rest, record).await;
     let mut response = answered.unwrap_or_else(|error| error.respond(&id));
     let headers = response.headers_mut();
     headers.insert(DOCKER_API_VERSION, HeaderValue::from_static("registry/2.0"));
@@ -81,7 +71,10 @@ pub(crate) async fn handle(
     if is_head {
         response = without_body(response);
     }
-    record.follow(response)
+    match record {
+        Some(record) => record.follow(response),
+        None => response,
+    }
 }
 
 /// What can't be a tag can't be there: who only looks is told so.
@@ -102,19 +95,72 @@ fn without_body(mut response: Response) -> Response {
     response.map(|_| Body::empty())
 }
 
+/// A request that was decided on.
+struct Allowed {
+    request: Request,
+    caller: Caller,
+    route: Route,
+    operation: Operation,
+}
+
+/// What comes of deciding.
+enum Decided {
+    /// There is no more to do.
+    Answered(Response),
+    Allowed(Allowed),
+}
+
+/// The answer, and the record unless it was lost with a task.
+///
+/// Whoever is refused while still sending is listened to for a while, or the refusal would not reach them; some clients
+/// hang too, containerd 1.6 for example. Who waits to be asked for a body needs nothing of the kind.
 async fn answer(
     api: Arc<Api>,
     request: Request,
     peer: SocketAddr,
+    rest: Rest,
+    mut record: Record,
+) -> (Result<Response, Error>, Option<Record>) {
+    let waits = request.headers().contains_key(header::EXPECT);
+    let finish = async move |answered: Result<Response, Error>, record: Record| {
+        if answered.is_err() && (!waits || record.has_received()) {
+            rest.discard().await;
+        }
+        (answered, Some(record))
+    };
+    let allowed = match decide(&api, request, peer, &mut record).await {
+        Ok(Decided::Allowed(allowed)) => allowed,
+        Ok(Decided::Answered(response)) => return finish(Ok(response), record).await,
+        Err(error) => return finish(Err(error), record).await,
+    };
+    if !allowed.operation.changes() {
+        return finish(perform(&api.storage, allowed).await, record).await;
+    }
+    let change = match api.changes.begin().await {
+        Ok(change) => change,
+        Err(error) => return finish(Err(error), record).await,
+    };
+    let task = tokio::spawn(async move {
+        let answered = perform(&api.storage, allowed).await;
+        drop(change);
+        finish(answered, record).await
+    });
+    task.await.unwrap_or_else(|error| (Err(Error::Task(error)), None))
+}
+
+async fn decide(
+    api: &Api,
+    request: Request,
+    peer: SocketAddr,
     record: &mut Record,
-) -> Result<Response, Error> {
+) -> Result<Decided, Error> {
     let path = request.uri().path();
     if path == tokens::PATH {
         record.operation(Operation::IssueToken);
-        return tokens::issue(&api.access, request, peer.ip()).await;
+        return tokens::issue(&api.access, request, peer.ip()).await.map(Decided::Answered);
     }
     if !path.starts_with("/v2") {
-        return Ok(StatusCode::NOT_FOUND.into_response());
+        return Ok(Decided::Answered(StatusCode::NOT_FOUND.into_response()));
     }
     let parsed = parse(&request);
     if let Ok((route, operation)) = &parsed {
@@ -128,20 +174,11 @@ async fn answer(
         Ok(caller) => caller,
         Err(refusal) => {
             let origin = Origin::of(request.headers(), request.uri(), api.tls);
-            // Some clients hang when what they send is not taken, containerd 1.6 for example.
-            if !request.headers().contains_key(header::EXPECT) {
-                storage::discard(&mut request.into_body().into_data_stream()).await;
-            }
             return Err(Error::refused(refusal, wanted, origin.as_ref()));
         }
     };
-    let blind = wanted.repository().filter(|repository| !caller.may_know(repository)).cloned();
     let (route, operation) = parsed?;
-    let answered = perform(&api.storage, caller, request, route, operation).await;
-    answered.map_err(|error| match blind {
-        Some(repository) if error.tells_what_is_there() => Error::Denied(repository),
-        _ => error,
-    })
+    Ok(Decided::Allowed(Allowed { request, caller, route, operation }))
 }
 
 /// What a request is about.
@@ -151,8 +188,18 @@ fn parse(request: &Request) -> Result<(Route, Operation), Error> {
     Ok((route, operation))
 }
 
-/// Does what has been decided on.
-async fn perform(
+/// Does what has been decided on. Who may not read does not learn from it what is there.
+async fn perform(storage: &Storage, allowed: Allowed) -> Result<Response, Error> {
+    let Allowed { request, caller, route, operation } = allowed;
+    let blind = route.repository().filter(|repository| !caller.may_know(repository)).cloned();
+    let answered = dispatch(storage, caller, request, route, operation).await;
+    answered.map_err(|error| match blind {
+        Some(repository) if error.tells_what_is_there() => Error::Denied(repository),
+        _ => error,
+    })
+}
+
+async fn dispatch(
     storage: &Storage,
     caller: Caller,
     request: Request,

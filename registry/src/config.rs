@@ -158,7 +158,26 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_ALLOW_SPARSE", value_enum, value_name = "WHAT", default_value_t)]
     allow_sparse: Sparse,
 
-    /// How long running transfers may take to end after SIGTERM, in seconds.
+    /// Connections at once; more clients wait. Where it gets full, connections without a request under way end first.
+    #[arg(long, env = "BERTH_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
+    max_connections: usize,
+
+    /// Connections from one address at once, so that nobody keeps others out. Where it gets full, those without a request
+    /// under way end first, and if there is none, the new one does. Behind a proxy all clients have one address.
+    #[arg(long, env = "BERTH_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 2048)]
+    max_connections_per_address: usize,
+
+    /// How long a connection may stand still: for tests.
+    #[arg(long, value_name = "N", default_value_t = 60, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    patience_seconds: u64,
+
+    /// How long new connections are still taken after SIGTERM, in seconds, while /readyz says that it is ending: until
+    /// whoever sends clients here has noticed. Where others serve meanwhile, in Kubernetes with several replicas, give 3
+    /// or so; with none it would only put off the next start. A second signal ends it.
+    #[arg(long, env = "BERTH_DRAIN_DELAY_SECONDS", value_name = "N", default_value_t = 0)]
+    drain_delay_seconds: u64,
+
+    /// How long running transfers may take to end after that, in seconds.
     #[arg(long, env = "BERTH_GRACE_SECONDS", value_name = "N", default_value_t = 25)]
     grace_seconds: u64,
 
@@ -177,6 +196,8 @@ pub struct Config {
     pub(crate) access: WhoDecides,
     pub(crate) schedule: Schedule,
     pub(crate) limits: crate::storage::Limits,
+    pub(crate) connections: crate::serve::ConnectionLimits,
+    pub(crate) drain_delay: Duration,
     pub(crate) grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -231,6 +252,10 @@ impl TryFrom<ServeArgs> for Config {
             max_blob_size,
             disk_reserve,
             allow_sparse,
+            max_connections,
+            max_connections_per_address,
+            patience_seconds,
+            drain_delay_seconds,
             grace_seconds,
             log_format,
         } = args;
@@ -259,6 +284,12 @@ impl TryFrom<ServeArgs> for Config {
                 largest_blob: max_blob_size,
                 sparse: allow_sparse,
             },
+            connections: crate::serve::ConnectionLimits {
+                connections: max_connections,
+                of_one_address: max_connections_per_address,
+                patience: Duration::from_secs(patience_seconds),
+            },
+            drain_delay: Duration::from_secs(drain_delay_seconds),
             grace: Duration::from_secs(grace_seconds),
             log_format,
         })

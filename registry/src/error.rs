@@ -20,6 +20,11 @@ use crate::{
     storage,
 };
 
+/// Seconds after which a registry that is busy may have time.
+const RETRY_BUSY: u64 = 5;
+/// Missing things that an answer names, so that it stays small.
+const MOST_NAMED: usize = 100;
+
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -71,6 +76,8 @@ pub(crate) enum Error {
     Length { said: u64, actual: u64 },
     #[error("the blob is larger than the {largest} bytes that this registry takes")]
     BlobTooLarge { largest: u64 },
+    #[error("the registry is busy with other pushes and deletes: try again")]
+    Busy,
     #[error("the connection broke before the request was complete")]
     Cut,
     #[error("the request did not go on")]
@@ -121,7 +128,6 @@ impl Error {
         use oci::name::InvalidReference;
         match self {
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-            Self::TooManyAttempts(_) => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
             Self::Denied(_) => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             Self::Route(InvalidRoute::Unknown) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
             Self::Route(InvalidRoute::Name(_)) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
@@ -152,7 +158,7 @@ impl Error {
             Self::Storage(storage::Error::Full { .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
             }
-            Self::Storage(storage::Error::TooManyUploads(_)) => {
+            Self::TooManyAttempts(_) | Self::Busy | Self::Storage(storage::Error::TooManyUploads(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
             }
             Self::Storage(_) | Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
@@ -162,14 +168,7 @@ impl Error {
     /// What the client reads. What happened inside stays in the log, under the request's id.
     fn items(&self, code: ErrorCode, request: &str) -> Vec<ErrorItem> {
         match self {
-            Self::ManifestIncomplete(missing) => missing
-                .iter()
-                .map(|digest| ErrorItem {
-                    code,
-                    message: format!("the manifest needs {digest}, which is not in this repository"),
-                    detail: Some(json!({ "digest": digest })),
-                })
-                .collect(),
+            Self::ManifestIncomplete(missing) => incomplete(code, missing),
             Self::Storage(storage::Error::Full { .. }) => {
                 let message =
                     "the registry's storage is full: nothing was stored; make room or ask who runs it";
@@ -206,6 +205,9 @@ impl Error {
             Self::TooManyAttempts(wait) => {
                 headers.insert(header::RETRY_AFTER, seconds(*wait).into());
             }
+            Self::Busy => {
+                headers.insert(header::RETRY_AFTER, RETRY_BUSY.into());
+            }
             Self::Method(_, allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
@@ -218,6 +220,18 @@ impl Error {
         }
         response
     }
+}
+
+/// One for each thing that is missing, up to a number.
+fn incomplete(code: ErrorCode, missing: &[Digest]) -> Vec<ErrorItem> {
+    let named = missing.iter().take(MOST_NAMED).map(|digest| ErrorItem {
+        code,
+        message: format!("the manifest needs {digest}, which is not in this repository"),
+        detail: Some(json!({ "digest": digest })),
+    });
+    let more = missing.len().saturating_sub(MOST_NAMED);
+    let more = (more > 0).then(|| ErrorItem::new(code, format!("and {more} more")));
+    named.chain(more).collect()
 }
 
 /// Whole seconds, never too few.

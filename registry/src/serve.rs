@@ -1,7 +1,9 @@
-//! From a configuration to a server that runs, and from SIGTERM to one that has ended: readiness goes first, then
-//! no new connection is taken, then running transfers finish within the grace time.
+//! From a configuration to a server that runs, and from SIGTERM to one that has ended: readiness goes first, then,
+//! after a delay, no new connection is taken, then running transfers finish within the grace time.
 
+mod activity;
 mod connections;
+mod places;
 mod socket;
 
 use std::{
@@ -23,10 +25,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::connections::Limits as ConnectionLimits;
 use self::{connections::Connections, socket::Plain};
 use crate::{
     access::Access,
-    api::{self, Api},
+    api::{self, Api, Changes},
     config::{Channel, Config, WhoDecides},
     control::Control,
     health::{self, Health},
@@ -63,8 +66,19 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, access: decides, schedule, limits, grace, log_format: _ } =
-        config;
+    let Config {
+        root,
+        listen,
+        tls,
+        health,
+        access: decides,
+        schedule,
+        limits,
+        connections,
+        drain_delay,
+        grace,
+        log_format: _,
+    } = config;
     allow_many_files();
     let storage = Storage::open(&root, limits).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
@@ -85,7 +99,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             metrics: Arc::clone(&metrics),
             draining: Arc::clone(&draining),
         };
-        probing.start("health", address, None, health::router(state), &probes).await?;
+        probing
+            .start("health", address, None, (health::router(state), ConnectionLimits::default()), &probes)
+            .await?;
     }
     if tls.is_none() && !matches!(decides, WhoDecides::Nobody) {
         tracing::warn!("passwords travel in the clear: give --tls-cert and --tls-key");
@@ -96,18 +112,28 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         WhoDecides::Channel(Channel { listen, tls }) => {
             let control = Control::new(access.clone(), storage.clone());
             control.load()?;
-            serving.start("channel", listen, Some(tls), control.router(), &work).await?;
+            let served = (control.router(), ConnectionLimits::default());
+            serving.start("channel", listen, Some(tls), served, &work).await?;
         }
     }
     let maintenance = Maintenance::new(storage.clone(), schedule.grace, work.clone());
     tokio::spawn(maintenance::listen(storage.control(), maintenance.clone()));
     maintenance.follow(schedule, &metrics);
-    let api = Arc::new(Api { access, storage: storage.clone(), metrics, tls: tls.is_some() });
+    let api = Arc::new(Api {
+        access,
+        storage: storage.clone(),
+        metrics,
+        changes: Changes::default(),
+        tls: tls.is_some(),
+    });
     let router = Router::new().fallback(api::handle).with_state(api);
-    serving.start("registry", listen, tls, router, &work).await?;
+    serving.start("registry", listen, tls, (router, connections), &work).await?;
     let reason = signals.next().await;
-    tracing::info!(reason, grace_seconds = grace.as_secs(), "shutting down");
+    let (delay_seconds, grace_seconds) = (drain_delay.as_secs(), grace.as_secs());
+    tracing::info!(reason, delay_seconds, grace_seconds, "shutting down");
     draining.store(true, Ordering::Release);
+    // Whoever can't wait asks twice.
+    let _ = tokio::time::timeout(drain_delay, signals.next()).await;
     work.cancel();
     if tokio::time::timeout(grace, serving.end()).await.is_err() {
         tracing::warn!("transfers were still running at the end of the grace time");
@@ -140,14 +166,14 @@ impl Servers {
         what: &'static str,
         address: SocketAddr,
         tls: Option<tls::Files>,
-        router: Router,
+        (router, limits): (Router, ConnectionLimits),
         end: &CancellationToken,
     ) -> Result<(), Error> {
         let certificate = tls.map(tls::Reloading::load).transpose()?;
         let listen = |source| Error::Listen { address, source };
         let tcp = TcpListener::bind(address).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
-        let connections = Connections::new(router, end.clone());
+        let connections = Connections::new(router, limits, end.clone());
         tracing::info!(listener = what, %address, tls = certificate.is_some(), "listening");
         match certificate {
             None => self.0.spawn(connections.serve(Plain(tcp))),

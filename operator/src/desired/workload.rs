@@ -168,6 +168,7 @@ fn resources(of: Resources) -> ResourceRequirements {
     ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
 }
 
+/// No `drain-delay-seconds`: there is one pod to a volume, and the next one starts only when it has ended.
 fn arguments() -> Vec<String> {
     let channel = |file: &str| format!("{CHANNEL}/{file}");
     [

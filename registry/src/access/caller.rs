@@ -36,14 +36,6 @@ pub(crate) enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// The repository that it is about.
-    pub(crate) fn repository(&self) -> Option<&RepoName> {
-        match self {
-            Self::Entry | Self::Catalog => None,
-            Self::Action(_, repository) => Some(repository),
-        }
-    }
-
     /// What a token for this is asked for with.
     pub(crate) fn scope(self) -> Option<String> {
         match self {

@@ -120,7 +120,7 @@ pub fn policy(bytes: &[u8]) {
 /// Files of passwords.
 pub fn password_file(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    for entry in htpasswd::parse(&text).into_iter().flatten() {
+    for entry in htpasswd::parse(&text).flatten() {
         assert!(!entry.username.is_empty() && !entry.username.contains([':', '\n']));
         assert!((4..=16).contains(&entry.cost) && entry.hash.starts_with('$'), "{}", entry.hash);
     }

@@ -46,7 +46,7 @@ impl Tried {
 
 impl Guesses {
     pub(super) fn guesser(&self, source: IpAddr, name: &[u8]) -> Guesser {
-        Guesser(self.keys.hash_one((network(source), name)))
+        Guesser(self.keys.hash_one((channel::tls::network(source), name)))
     }
 
     /// How long somebody has to wait who has tried too often.
@@ -75,14 +75,6 @@ fn make_room(tried: &mut HashMap<u64, Tried>, now: Instant) {
         if let Some(&least) = least.map(|(key, _)| key) {
             tried.remove(&least);
         }
-    }
-}
-
-/// Who has one IPv6 address usually has all of its /64.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -119,7 +111,9 @@ mod tests {
 
     #[test]
     fn addresses_of_one_client_are_one_source() {
-        let same = |a: &str, b: &str| network(a.parse().unwrap()) == network(b.parse().unwrap());
+        let same = |a: &str, b: &str| {
+            channel::tls::network(a.parse().unwrap()) == channel::tls::network(b.parse().unwrap())
+        };
         assert!(same("2001:db8::1", "2001:db8::ffff:2"));
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(same("::ffff:10.0.0.1", "10.0.0.1"));

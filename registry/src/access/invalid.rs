@@ -1,4 +1,4 @@
-//! Why a policy is refused.
+//! Why a policy is refused, or a part of it left out.
 
 use super::htpasswd::InvalidHtpasswd;
 
@@ -28,4 +28,28 @@ pub(crate) enum InvalidPolicy {
     DuplicatePath(String),
     #[error("user `{user}` gets nothing in `{path}`: give a role or actions, or leave the entry out")]
     NothingGiven { user: String, path: String },
+}
+
+/// What becomes of logins that can't be used.
+#[derive(Debug)]
+pub(super) enum BadLogins {
+    /// The policy is refused: who wrote it is at hand.
+    Refuse,
+    /// They don't count, and all else does: a program sends the policy, and a login that came into it by mistake must
+    /// not keep another in that is to go.
+    LeaveOut(Vec<InvalidPolicy>),
+}
+
+impl BadLogins {
+    /// Says what becomes of one.
+    pub(super) fn judge<T>(&mut self, login: Result<T, InvalidPolicy>) -> Result<Option<T>, InvalidPolicy> {
+        match (login, self) {
+            (Ok(login), _) => Ok(Some(login)),
+            (Err(error), Self::Refuse) => Err(error),
+            (Err(error), Self::LeaveOut(reasons)) => {
+                reasons.push(error);
+                Ok(None)
+            }
+        }
+    }
 }

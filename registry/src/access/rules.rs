@@ -5,7 +5,7 @@ use channel::policy::{Access, Action, Policy, Visibility};
 use oci::RepoName;
 
 use super::{
-    invalid::InvalidPolicy,
+    invalid::{BadLogins, InvalidPolicy},
     paths::{NotAdded, Paths},
     permissions::Permissions,
     users::{UserId, Users},
@@ -25,6 +25,8 @@ pub(crate) struct Rules {
     undeclared: Rule,
     /// Named by rules, but without a login.
     strangers: Vec<String>,
+    /// Why logins of the policy do not count.
+    left_out: Vec<InvalidPolicy>,
 }
 
 /// What is decided for one path.
@@ -36,9 +38,19 @@ struct Rule {
 }
 
 impl Rules {
+    /// All of a policy, or nothing of it.
     pub(crate) fn new(policy: &Policy) -> Result<Self, InvalidPolicy> {
+        Self::with(policy, BadLogins::Refuse)
+    }
+
+    /// All of a policy but the logins that can't be used.
+    pub(crate) fn without_bad_logins(policy: &Policy) -> Result<Self, InvalidPolicy> {
+        Self::with(policy, BadLogins::LeaveOut(Vec::new()))
+    }
+
+    fn with(policy: &Policy, mut bad: BadLogins) -> Result<Self, InvalidPolicy> {
         let Policy { logins: _, htpasswd: _, repositories, undeclared } = policy;
-        let users = Users::new(policy)?;
+        let users = Users::new(policy, &mut bad)?;
         let mut strangers = Vec::new();
         let mut paths = Paths::default();
         for repository in repositories {
@@ -52,11 +64,17 @@ impl Rules {
         let undeclared = Rule::new(UNDECLARED, Visibility::Private, undeclared, &users, &mut strangers)?;
         strangers.sort();
         strangers.dedup();
-        Ok(Self { revision: policy.revision(), users, paths, undeclared, strangers })
+        let left_out = if let BadLogins::LeaveOut(reasons) = bad { reasons } else { Vec::new() };
+        Ok(Self { revision: policy.revision(), users, paths, undeclared, strangers, left_out })
     }
 
     pub(crate) fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// Why logins of the policy do not count, for at most so many of them.
+    pub(crate) fn left_out(&self, most: usize) -> Vec<String> {
+        self.left_out.iter().take(most).map(ToString::to_string).collect()
     }
 
     /// Logs that these rules decide from now on.
@@ -65,6 +83,9 @@ impl Rules {
         if let [first, ..] = &self.strangers[..] {
             let count = self.strangers.len();
             tracing::warn!(count, first, "the policy names users that have no login");
+        }
+        if let [first, ..] = &self.left_out[..] {
+            tracing::error!(count = self.left_out.len(), %first, "logins of the policy can't be used, all else can");
         }
     }
 

@@ -2,11 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use channel::policy::{Policy, SecretHash};
+use channel::policy::{Login, Policy, SecretHash};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::{basic::Credentials, htpasswd, invalid::InvalidPolicy, permissions::Permissions};
+use super::{
+    basic::Credentials,
+    htpasswd,
+    invalid::{BadLogins, InvalidPolicy},
+    permissions::Permissions,
+};
 
 /// More users than a registry has any use for.
 const MAX_USERS: usize = 100_000;
@@ -52,38 +57,49 @@ pub(super) enum Attempt {
 }
 
 impl Users {
-    pub(super) fn new(policy: &Policy) -> Result<Self, InvalidPolicy> {
+    pub(super) fn new(policy: &Policy, bad: &mut BadLogins) -> Result<Self, InvalidPolicy> {
         let mut users = Self::default();
         for login in &policy.logins {
-            let many = login.secrets.len();
-            if many == 0 {
-                return Err(InvalidPolicy::NoSecret(login.username.clone()));
-            } else if many > MAX_SECRETS {
-                return Err(InvalidPolicy::TooManySecrets(login.username.clone(), many));
-            }
-            let proof = Proof::Secrets(login.secrets.clone().into());
-            users.add(&login.username, User { proof, everywhere: Permissions::role(login.role) })?;
+            bad.judge(users.add_robot(login))?;
         }
-        for entry in htpasswd::parse(policy.htpasswd.as_str())? {
-            let hash: Arc<str> = entry.hash.into();
-            if users.decoy.as_ref().is_none_or(|(cost, _)| *cost < entry.cost) {
-                users.decoy = Some((entry.cost, Arc::clone(&hash)));
-            }
-            let proof = Proof::Password(hash);
-            users.add(entry.username, User { proof, everywhere: Permissions::default() })?;
+        for entry in htpasswd::parse(policy.htpasswd.as_str()) {
+            bad.judge(entry.map_err(Into::into).and_then(|entry| users.add_person(&entry)))?;
         }
         Ok(users)
     }
 
+    fn add_robot(&mut self, login: &Login) -> Result<(), InvalidPolicy> {
+        let many = login.secrets.len();
+        if many == 0 {
+            return Err(InvalidPolicy::NoSecret(login.username.escape_debug().to_string()));
+        } else if many > MAX_SECRETS {
+            return Err(InvalidPolicy::TooManySecrets(login.username.escape_debug().to_string(), many));
+        }
+        let proof = Proof::Secrets(login.secrets.clone().into());
+        self.add(&login.username, User { proof, everywhere: Permissions::role(login.role) })
+    }
+
+    fn add_person(&mut self, entry: &htpasswd::Entry<'_>) -> Result<(), InvalidPolicy> {
+        let hash: Arc<str> = entry.hash.into();
+        let proof = Proof::Password(Arc::clone(&hash));
+        self.add(entry.username, User { proof, everywhere: Permissions::default() })?;
+        if self.decoy.as_ref().is_none_or(|(cost, _)| *cost < entry.cost) {
+            self.decoy = Some((entry.cost, hash));
+        }
+        Ok(())
+    }
+
+    /// The first of a name is the one that counts.
     fn add(&mut self, username: &str, user: User) -> Result<(), InvalidPolicy> {
         if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
             return Err(InvalidPolicy::Username(username.escape_debug().to_string()));
         }
-        let id = u32::try_from(self.all.len()).ok().filter(|_| self.all.len() < MAX_USERS);
-        let id = UserId(id.ok_or(InvalidPolicy::TooManyUsers(MAX_USERS))?);
-        if self.by_name.insert(username.into(), id).is_some() {
+        if self.by_name.contains_key(username) {
             return Err(InvalidPolicy::Duplicate(username.to_owned()));
         }
+        let id = u32::try_from(self.all.len()).ok().filter(|_| self.all.len() < MAX_USERS);
+        let id = UserId(id.ok_or(InvalidPolicy::TooManyUsers(MAX_USERS))?);
+        self.by_name.insert(username.into(), id);
         self.all.push(user);
         Ok(())
     }

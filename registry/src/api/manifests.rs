@@ -8,7 +8,6 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use oci::{
     Algorithm, Digest, Manifest, Reference, RepoName, Tag, manifest::MAX_MANIFEST, route::InvalidRoute,
 };
@@ -16,6 +15,7 @@ use oci::{
 use super::{
     DOCKER_CONTENT_DIGEST,
     answer::{client_has, etag, not_modified},
+    incoming::whole,
     query::Query,
 };
 use crate::{
@@ -92,12 +92,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Error> {
     if announced.is_some_and(|length: usize| length > MAX_MANIFEST) {
         return Err(Error::ManifestTooLarge);
     }
-    let read = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_MANIFEST).collect()).await;
-    match read.map_err(|_| Error::Idle)? {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::ManifestTooLarge),
-        Err(_) => Err(Error::Cut),
-    }
+    whole(body, MAX_MANIFEST, PATIENCE).await?.ok_or(Error::ManifestTooLarge)
 }
 
 /// Under which digest and tags these bytes are pushed.

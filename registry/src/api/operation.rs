@@ -77,6 +77,12 @@ impl Operation {
         found.map(|(_, operation)| *operation).ok_or_else(|| Error::Method(method.clone(), allowed))
     }
 
+    /// Whether it changes something.
+    pub(super) fn changes(self) -> bool {
+        matches!(self.action(), Some(Action::ContentWrite | Action::ContentDelete))
+            && self != Self::CheckUpload
+    }
+
     /// What is decided on before anything else happens.
     pub(super) fn wanted(self, route: &Route) -> Wanted<'_> {
         match (self.action(), route.repository()) {

@@ -19,7 +19,10 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use oci::Route;
 use uuid::Uuid;
 
-use super::{DOCKER_CONTENT_DIGEST, Operation};
+use super::{
+    DOCKER_CONTENT_DIGEST, Operation,
+    incoming::{Incoming, Rest},
+};
 use crate::metrics::Metrics;
 
 /// A request under way. Dropping it ends it.
@@ -80,8 +83,14 @@ impl Record {
     }
 
     /// Counts what comes in.
-    pub(super) fn count_received(&self, body: Body) -> Body {
-        Body::new(Incoming { body, received: Arc::clone(&self.received) })
+    pub(super) fn count_received(&self, body: Body) -> (Body, Rest) {
+        let (body, rest) = Incoming::new(body, Arc::clone(&self.received));
+        (Body::new(body), rest)
+    }
+
+    /// Whether anything has come in.
+    pub(super) fn has_received(&self) -> bool {
+        self.received.load(Ordering::Relaxed) > 0
     }
 
     /// Counts what goes out, and ends with it.
@@ -118,37 +127,6 @@ impl Drop for Record {
             complete = self.length == Some(self.sent),
             "request"
         );
-    }
-}
-
-struct Incoming {
-    body: Body,
-    received: Arc<AtomicU64>,
-}
-
-impl HttpBody for Incoming {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a client sees of a disk that fails at any step of a push: a sentence and 5xx for that alone, nothing torn, and
+//! Changes that wait, and what a client sees of a disk that fails at any step of a push: a sentence and 5xx for that alone, nothing torn, and
 //! all that was acknowledged stays.
 
 use http::Request;
@@ -15,10 +15,17 @@ struct Registry {
 
 impl Registry {
     fn new() -> Self {
+        Self::with(Changes::default())
+    }
+
+    fn with(changes: Changes) -> Self {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let storage = Storage::open(root.path(), crate::storage::Limits::default()).unwrap();
         let metrics = Arc::new(Metrics::new());
-        Self { _root: root, api: Arc::new(Api { access: Access::Open, storage, metrics, tls: false }) }
+        Self {
+            _root: root,
+            api: Arc::new(Api { access: Access::Open, storage, metrics, changes, tls: false }),
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
@@ -33,6 +40,40 @@ impl Registry {
     async fn is_there(&self, path: &str) -> bool {
         self.send(Method::GET, path, "").await.0 == StatusCode::OK
     }
+}
+
+#[tokio::test]
+async fn p37_changes_wait_for_each_other_and_reading_does_not() {
+    use futures::FutureExt as _;
+    let registry = Registry::with(Changes::at_once(1));
+    let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<&'static str, &'static str>>();
+    let upload = |content| format!("/v2/a/blobs/uploads/?digest={}", sha256(content));
+    let (slow, waiting) = (upload("slow"), upload("waiting"));
+    let mut slow = Box::pin(registry.send(Method::POST, &slow, Body::from_stream(chunks)));
+    assert!((&mut slow).now_or_never().is_none(), "it has begun");
+    for content in ["abandoned", "too"] {
+        let path = upload(content);
+        let gone = registry.send(Method::POST, &path, content).now_or_never();
+        assert!(gone.is_none(), "its client has gone");
+    }
+    let mut waiting = Box::pin(registry.send(Method::POST, &waiting, "waiting"));
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(registry.send(Method::GET, "/v2/", "").await.0, StatusCode::OK);
+    sender.unbounded_send(Ok("slow")).unwrap();
+    drop(sender);
+    assert_eq!(slow.await.0, StatusCode::CREATED);
+    assert_eq!(waiting.await.0, StatusCode::CREATED);
+    for content in ["abandoned", "too"] {
+        assert!(!registry.is_there(&format!("/v2/a/blobs/{}", sha256(content))).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p37_a_change_that_has_waited_long_should_come_back_later() {
+    let registry = Registry::with(Changes::at_once(0));
+    let (status, body) = registry.send(Method::POST, "/v2/a/blobs/uploads/", "").await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(String::from_utf8_lossy(&body).contains("try again"));
 }
 
 fn sha256(content: &str) -> Digest {

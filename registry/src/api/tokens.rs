@@ -9,10 +9,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{Method, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::json;
 
-use super::query::Query;
+use super::{incoming::whole, query::Query};
 use crate::{
     access::{Access, BASIC, Credentials, Scopes, TOKEN_LIFETIME, Wanted},
     error::Error,
@@ -65,15 +64,9 @@ fn form_credentials(form: &Query) -> Result<Option<Credentials>, Error> {
 }
 
 async fn read(body: Body) -> Result<String, Error> {
-    let read = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_FORM).collect()).await;
-    match read.map_err(|_| Error::Idle)? {
-        Ok(body) => String::from_utf8(body.to_bytes().into())
-            .map_err(|_| Error::Parameter("the form is not UTF-8".into())),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Error::Parameter(format!("the form is larger than {MAX_FORM} bytes")))
-        }
-        Err(_) => Err(Error::Cut),
-    }
+    let form = whole(body, MAX_FORM, PATIENCE).await?;
+    let form = form.ok_or_else(|| Error::Parameter(format!("the form is larger than {MAX_FORM} bytes")))?;
+    String::from_utf8(form.into()).map_err(|_| Error::Parameter("the form is not UTF-8".into()))
 }
 
 /// Some clients read `token`, others `access_token`.

@@ -1,7 +1,7 @@
 //! Pushing blobs: in one request, in a session of several, or by mounting what is there.
 
 use axum::{
-    body::{Body, BodyDataStream},
+    body::Body,
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, header};
@@ -11,7 +11,7 @@ use super::{DOCKER_CONTENT_DIGEST, query::Query};
 use crate::{
     access::{Action, Caller},
     error::Error,
-    storage::{self, Finished, NotOpened, Received, Storage, Upload, UploadId},
+    storage::{Finished, NotOpened, Received, Storage, Upload, UploadId},
 };
 
 /// Bytes of a chunk for which room is looked for before the first of them is taken.
@@ -157,19 +157,6 @@ async fn receive(
     body: Body,
 ) -> Result<Upload, Error> {
     let mut body = body.into_data_stream();
-    let received = take_in(storage, upload, headers, &mut body).await;
-    if received.is_err() {
-        storage::discard(&mut body).await;
-    }
-    received
-}
-
-async fn take_in(
-    storage: &Storage,
-    upload: Upload,
-    headers: &HeaderMap,
-    body: &mut BodyDataStream,
-) -> Result<Upload, Error> {
     let announced = announced_length(headers, upload.received())?;
     let largest = storage.largest_blob();
     let announced_bytes = announced.unwrap_or_default();
@@ -180,7 +167,7 @@ async fn take_in(
         storage.suspend_upload(upload).await?;
         return Err(Error::BlobTooLarge { largest });
     }
-    let (upload, end) = storage.receive(upload, body).await?;
+    let (upload, end) = storage.receive(upload, &mut body).await?;
     let appended = upload.appended();
     let error = match (end, announced) {
         (Received::Whole, Some(said)) if said != appended => {

@@ -1,35 +1,50 @@
 //! Connections of one listener: HTTP/1.1 and HTTP/2, a bounded number of them, each with bounded headers and time to
-//! send them.
+//! send them. What stands still ends.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, serve::Listener};
 use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::conn::auto::Builder,
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::socket::{Patient, Transport, notice_dead_clients};
+use super::{
+    activity::{Activity, Answer, Protocol, Verdict},
+    places::{Place, Places},
+    socket::{Patient, Transport, notice_dead_clients},
+};
 use crate::sendfile::FileQueue;
 
-/// More clients wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
+/// How many connections, and how long they may stand still.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// In all. More clients wait in the kernel's queue.
+    pub(crate) connections: usize,
+    /// From one address. Many clients may stand behind one.
+    pub(crate) of_one_address: usize,
+    /// For a client that takes nothing of an answer, and for a connection without a request.
+    pub(crate) patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4096, of_one_address: 2048, patience: Duration::from_secs(60) }
+    }
+}
+
 /// Requests of one client at once over HTTP/2.
-const MAX_STREAMS: u32 = 200;
+const MAX_STREAMS: u32 = 100;
+/// Of an answer that a client is slow to take over HTTP/2.
+const SEND_BUFFER: usize = 128 << 10;
 /// Headers of one request over HTTP/2.
 const MAX_HEADERS: u32 = 64 << 10;
 /// Headers of one request over HTTP/1.1, and what is read of a body at once.
@@ -43,20 +58,23 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Connections {
     router: Router,
     end: CancellationToken,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    patience: Duration,
     http: Builder<TokioExecutor>,
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, end: CancellationToken) -> Self {
+    pub(super) fn new(router: Router, limits: Limits, end: CancellationToken) -> Self {
         let mut http = Builder::new(TokioExecutor::new());
         http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HTTP1_BUFFER);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_INTERVAL);
-        Self { router, end, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), http }
+        let places = Places::new(limits.connections, limits.of_one_address);
+        Self { router, end, places, patience: limits.patience, http }
     }
 
     /// Until the end is asked for and every connection has finished what it was doing.
@@ -64,45 +82,90 @@ impl Connections {
     where
         L: Listener<Addr = SocketAddr, Io: Transport>,
     {
-        let graceful = GracefulShutdown::new();
+        // Nothing is sent: it closes when the last connection has ended.
+        let (running, mut ended) = mpsc::channel::<Infallible>(1);
         while let Some((io, peer, place)) = self.accept(&mut listener).await {
-            let watcher = graceful.watcher();
-            let (router, http) = (self.router.clone(), self.http.clone());
+            let connection = Connection {
+                place,
+                peer,
+                router: self.router.clone(),
+                end: self.end.clone(),
+                patience: self.patience,
+                http: self.http.clone(),
+            };
+            let running = running.clone();
             tokio::spawn(async move {
-                let active = Arc::new(AtomicBool::new(false));
-                notice_dead_clients(io.tcp());
-                let service = service(router, peer, io.files(), Arc::clone(&active));
-                let io = TokioIo::new(Patient::new(io));
-                let connection = http.serve_connection(io, service).into_owned();
-                let mut connection = pin!(watcher.watch(connection));
-                // A client that never sends a request would hold its place for ever.
-                tokio::select! {
-                    ended = &mut connection => log(ended),
-                    () = tokio::time::sleep(HEADER_TIMEOUT) => {
-                        if active.load(Ordering::Acquire) {
-                            log(connection.await);
-                        }
-                    }
-                }
-                drop(place);
+                connection.run(io).await;
+                drop(running);
             });
         }
         // Nobody new is let in from here on.
-        drop(listener);
-        graceful.shutdown().await;
+        drop((listener, running));
+        ended.recv().await;
     }
 
     /// The next client that there is a place for; none at the end.
     async fn accept<L: Listener<Addr = SocketAddr>>(
         &self,
         listener: &mut L,
-    ) -> Option<(L::Io, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    ) -> Option<(L::Io, SocketAddr, Place)> {
         let accepted = async {
-            let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-            let (io, peer) = listener.accept().await;
-            Some((io, peer, place))
+            loop {
+                let (io, peer) = listener.accept().await;
+                if let Some(place) = self.places.take(peer.ip()).await {
+                    return (io, peer, place);
+                }
+                tracing::warn!(%peer, "too many connections from one address, and all are busy");
+            }
         };
-        self.end.run_until_cancelled(accepted).await.flatten()
+        self.end.run_until_cancelled(accepted).await
+    }
+}
+
+/// One client.
+struct Connection {
+    place: Place,
+    peer: SocketAddr,
+    router: Router,
+    end: CancellationToken,
+    patience: Duration,
+    http: Builder<TokioExecutor>,
+}
+
+impl Connection {
+    async fn run<T: Transport>(self, io: T) {
+        let Self { place, peer, router, end, patience, http } = self;
+        notice_dead_clients(io.tcp());
+        let activity = &place.activity;
+        let service = service(router, peer, io.files(), Arc::clone(activity));
+        let io = TokioIo::new(Patient::new(io, patience));
+        let mut connection = pin!(http.serve_connection(io, service));
+        let mut looking = tokio::time::interval(patience / 8);
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When it was asked to end once nothing is under way.
+        let mut asked: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                ended = &mut connection => return log(ended),
+                () = place.evicted.cancelled() => return debug("an idle connection made place", peer),
+                () = end.cancelled(), if asked.is_none() => {
+                    connection.as_mut().graceful_shutdown();
+                    asked = Some(Instant::now());
+                }
+                _ = looking.tick() => match activity.verdict(HEADER_TIMEOUT.min(patience), patience) {
+                    Verdict::Stalled => return debug("a client took nothing any more", peer),
+                    Verdict::Idle if asked.is_none() => {
+                        connection.as_mut().graceful_shutdown();
+                        asked = Some(Instant::now());
+                    }
+                    // It had time to take what was still on its way.
+                    Verdict::Idle if asked.is_some_and(|asked| asked.elapsed() >= patience) => {
+                        return debug("an idle connection did not end", peer);
+                    }
+                    Verdict::Alive | Verdict::Idle => {}
+                },
+            }
+        }
     }
 }
 
@@ -111,25 +174,25 @@ fn service(
     router: Router,
     peer: SocketAddr,
     files: Option<FileQueue>,
-    active: Arc<AtomicBool>,
+    activity: Arc<Activity>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
-    Response = axum::response::Response,
+    Response = http::Response<Answer>,
     Error = Infallible,
     Future: Send + 'static,
 > + Send
 + 'static {
     hyper::service::service_fn(move |request: Request<Incoming>| {
-        active.store(true, Ordering::Release);
+        let protocol = if request.version() > Version::HTTP_11 { Protocol::Http2 } else { Protocol::Http1 };
+        let exchange = activity.begin(protocol);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
         // Over HTTP/2 bodies are interleaved.
-        if let Some(files) = &files
-            && request.version() <= Version::HTTP_11
-        {
-            request.extensions_mut().insert(files.clone());
+        if let Some(files) = files.clone().filter(|_| protocol == Protocol::Http1) {
+            request.extensions_mut().insert(files);
         }
-        router.clone().oneshot(request)
+        let answered = router.clone().oneshot(request);
+        async move { Ok(answered.await?.map(|body| Answer::new(body, exchange))) }
     })
 }
 
@@ -137,4 +200,8 @@ fn log(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
         tracing::debug!(error, "connection ended");
     }
+}
+
+fn debug(why: &'static str, peer: SocketAddr) {
+    tracing::debug!(why, %peer, "connection ended");
 }

@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::sendfile::{FileQueue, Write, is_placeholder};
 
-/// A client that takes nothing of what is sent to it for so long is given up.
+/// A client whose machine does not acknowledge what is sent to it for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client whose machine is gone is noticed after about a minute, whether anything is being sent or not.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -191,6 +191,7 @@ impl AsyncWrite for Socket {
 #[derive(Debug)]
 pub(super) struct Patient<T> {
     io: T,
+    patience: Duration,
     /// Since when nothing could be written.
     stalled: Option<Instant>,
     /// Set once and moved only when it fires: clients stall all the time, and go on.
@@ -198,8 +199,8 @@ pub(super) struct Patient<T> {
 }
 
 impl<T> Patient<T> {
-    pub(super) fn new(io: T) -> Self {
-        Self { io, stalled: None, alarm: None }
+    pub(super) fn new(io: T, patience: Duration) -> Self {
+        Self { io, patience, stalled: None, alarm: None }
     }
 
     fn watch<U>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<U>>) -> Poll<io::Result<U>> {
@@ -207,7 +208,7 @@ impl<T> Patient<T> {
             self.stalled = None;
             return polled;
         }
-        let deadline = *self.stalled.get_or_insert_with(Instant::now) + WRITE_TIMEOUT;
+        let deadline = *self.stalled.get_or_insert_with(Instant::now) + self.patience;
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         while alarm.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {
@@ -274,7 +275,7 @@ mod tests {
     async fn a_client_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
         use tokio::io::AsyncReadExt as _;
         let (near, mut far) = tokio::io::duplex(16);
-        let mut near = Patient::new(near);
+        let mut near = Patient::new(near, WRITE_TIMEOUT);
         let writing = tokio::spawn(async move { near.write_all(&[0; 100]).await });
         for _ in 0..3 {
             tokio::time::sleep(WRITE_TIMEOUT * 9 / 10).await;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use tokio::task::JoinHandle;
 
@@ -17,6 +17,8 @@ const BUFFER: usize = 256 << 10;
 /// The same where there are many senders.
 const SMALL_BUFFER: usize = 64 << 10;
 const MANY: usize = 8;
+/// Pieces of this size, a frame of HTTP/2, and larger are not copied.
+const WHOLE: usize = 16 << 10;
 /// A client that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(60);
 /// How much more is read of a body that can't be kept, and for how long.
@@ -47,30 +49,60 @@ pub(super) async fn receive<E>(
     let receiving = Receiving::start();
     let mut left = largest.saturating_sub(upload.received());
     let mut writer = Writer::Idle(Box::new(upload));
-    let mut gathered = Vec::new();
-    let mut size = 0;
+    let mut gathered = Gathered::default();
     let end = loop {
         match tokio::time::timeout(IDLE, body.next()).await {
             Ok(Some(Ok(piece))) if piece.len() as u64 > left => break Received::TooLarge,
             Ok(Some(Ok(piece))) => {
                 left -= piece.len() as u64;
-                size += piece.len();
                 gathered.push(piece);
             }
             Ok(Some(Err(_))) => break Received::Cut,
             Ok(None) => break Received::Whole,
             Err(_) => break Received::Idle,
         }
-        if size >= receiving.buffer() {
-            writer = writer.append(std::mem::take(&mut gathered), append.clone()).await?;
-            size = 0;
+        if gathered.size >= receiving.buffer() {
+            writer = writer.append(std::mem::take(&mut gathered).pieces(), append.clone()).await?;
         }
     };
-    if !gathered.is_empty() {
-        writer = writer.append(gathered, append).await?;
+    if gathered.size > 0 {
+        writer = writer.append(gathered.pieces(), append).await?;
     }
     let upload = writer.wait().await?;
     Ok((upload, end))
+}
+
+/// What is to be written next. Clients may send a body byte by byte; each piece costs a system call and holds the
+/// buffer that it was read into, so small ones are put together.
+#[derive(Default)]
+struct Gathered {
+    whole: Vec<Bytes>,
+    /// Comes after them.
+    small: BytesMut,
+    size: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, piece: Bytes) {
+        self.size += piece.len();
+        if piece.len() < WHOLE {
+            self.small.extend_from_slice(&piece);
+        } else {
+            self.put_small_away();
+            self.whole.push(piece);
+        }
+    }
+
+    fn put_small_away(&mut self) {
+        if !self.small.is_empty() {
+            self.whole.push(self.small.split().freeze());
+        }
+    }
+
+    fn pieces(mut self) -> Vec<Bytes> {
+        self.put_small_away();
+        self.whole
+    }
 }
 
 /// A body is being received.
@@ -133,5 +165,34 @@ impl Writer {
     ) -> Result<Self, Error> {
         let upload = self.wait().await?;
         Ok(Self::Busy(tokio::task::spawn_blocking(move || append(upload, pieces))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_byte_by_byte_is_written_at_once() {
+        let content: Vec<u8> = (0..BUFFER).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let mut gathered = Gathered::default();
+        for byte in content.chunks(1) {
+            gathered.push(Bytes::copy_from_slice(byte));
+        }
+        assert_eq!(gathered.size, BUFFER);
+        assert_eq!(gathered.pieces(), [content]);
+    }
+
+    #[test]
+    fn large_pieces_stay_what_they_are_and_the_order_too() {
+        let large = Bytes::from(vec![7; WHOLE]);
+        let mut gathered = Gathered::default();
+        for piece in [Bytes::from_static(b"a"), Bytes::from_static(b"b"), large.clone(), large.clone()] {
+            gathered.push(piece);
+        }
+        gathered.push(Bytes::from_static(b"c"));
+        let pieces = gathered.pieces();
+        assert_eq!(pieces, [&b"ab"[..], &large, &large, b"c"]);
+        assert_eq!(pieces[1].as_ptr(), large.as_ptr());
     }
 }

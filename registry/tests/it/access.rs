@@ -31,11 +31,11 @@ async fn nobody_gets_in_before_there_is_a_policy_and_then_it_decides_over_restar
     let status = operator.put(&policy()).await.unwrap();
     assert_eq!(status.policy_revision, Some(policy().revision()));
     assert!(status.total_bytes > 0 && status.used_bytes <= status.total_bytes);
-    assert_eq!(status.repositories, 0);
+    assert_eq!(status.repositories, Some(0));
     server.health().get("/readyz").await.expect(StatusCode::OK);
     admin.get("/v2/").await.expect(StatusCode::OK);
     admin.push_image("team/app", "v1", "layer").await;
-    assert_eq!(operator.status().await.repositories, 1);
+    assert_eq!(operator.status().await.repositories, Some(1));
     server.kill();
 
     let server = managed.start();
@@ -51,18 +51,38 @@ async fn an_invalid_policy_is_refused_whole_with_a_sentence() {
     let server = managed.start();
     let operator = managed.operator(&server);
     operator.put(&policy()).await.unwrap();
-    let mut broken = policy();
-    broken.logins[0].username = "other".into();
-    broken.logins[1].username = "a:b".into();
-    let refused = operator.put(&broken).await.unwrap_err().to_string();
-    assert!(refused.contains("400") && refused.contains("`a:b`"), "{refused}");
-    let unknown = serde_json::json!({"logins": [], "quotas": []});
-    let refused =
-        operator.client.put::<_, ReplicaStatus>(operator.address, NAME, "/v1/policy", &unknown).await;
-    let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("400") && refused.contains("quotas"), "{refused}");
+    for (broken, why) in [
+        (serde_json::json!({"logins": [], "quotas": []}), "quotas"),
+        (serde_json::json!({"repositories": [{"path": "Team/*"}]}), "path `Team/*`"),
+    ] {
+        let refused =
+            operator.client.put::<_, ReplicaStatus>(operator.address, NAME, "/v1/policy", &broken).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("400") && refused.contains(why), "{refused}");
+    }
     assert_eq!(operator.status().await.policy_revision, Some(policy().revision()));
     managed.client(&server).login("admin", "all").get("/v2/").await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_login_that_can_not_be_used_does_not_keep_another_in() {
+    let managed = Managed::new();
+    let server = managed.start();
+    let operator = managed.operator(&server);
+    operator.put(&policy()).await.unwrap();
+    let leaked = managed.client(&server).login("admin", "all");
+    leaked.get("/v2/").await.expect(StatusCode::OK);
+    let mut revoking = policy();
+    revoking.logins[0].username = "a:b".into();
+    let status = operator.put(&revoking).await.unwrap();
+    assert_eq!(status.policy_revision, Some(revoking.revision()));
+    assert!(status.left_out.len() == 1 && status.left_out[0].contains("`a:b`"), "{status:?}");
+    leaked.get("/v2/").await.expect(StatusCode::UNAUTHORIZED);
+    managed.client(&server).login("reader", "some").get("/v2/").await.expect(StatusCode::OK);
+    server.kill();
+    let server = managed.start();
+    assert_eq!(managed.operator(&server).status().await.left_out, status.left_out);
+    managed.client(&server).login("reader", "some").get("/v2/").await.expect(StatusCode::OK);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod access;
 mod blobs;
 mod client;
+mod connections;
 mod crash;
 mod full;
 mod image;

@@ -91,6 +91,21 @@ async fn sigterm_lets_a_running_push_finish_and_nobody_new_in() {
 }
 
 #[tokio::test]
+async fn sigterm_turns_readiness_before_anybody_is_kept_out() {
+    let root = tempfile::tempdir().unwrap();
+    let mut server = Server::with(root.path(), |command| {
+        command.args(["--health-listen", "127.0.0.1:0", "--drain-delay-seconds", "3600"]);
+    });
+    server.terminate();
+    while server.health().get("/readyz").await.status == StatusCode::OK {}
+    for _ in 0..10 {
+        server.client().get("/v2/").await.expect(StatusCode::OK);
+    }
+    server.terminate();
+    assert!(server.wait().success());
+}
+
+#[tokio::test]
 async fn a_stuck_client_does_not_hold_up_the_end_beyond_the_grace_time() {
     let root = tempfile::tempdir().unwrap();
     let mut server = Server::with(root.path(), |command| {

@@ -45,6 +45,28 @@ fn refusals_of_logins_say_why() {
     assert!(refusal(&both).contains("`a` is there twice"));
 }
 
+#[test]
+fn bad_logins_can_be_left_out_and_the_first_of_a_name_counts() {
+    let mut logins =
+        logins(vec![login("a", 1), login("a:b", 1), login("a", 2), login("none", 0), login("b", 1)]);
+    logins.htpasswd = Htpasswd::new(format!("c:secret\nb:{0}\nd:{0}", bcrypt::hash("x", 4).unwrap()));
+    let rules = Rules::without_bad_logins(&logins).unwrap();
+    assert_eq!(rules.users.len(), 3);
+    let opens = |username: &str, secret: &str| {
+        let credentials = Credentials { username: username.into(), secret: secret.into() };
+        matches!(rules.users.attempt(&credentials), crate::access::users::Attempt::Right(..))
+    };
+    assert!(opens("a", "0") && opens("b", "0") && rules.users.find("d").is_some());
+    assert!(!opens("a", "1") && !opens("none", "") && !opens("a:b", "0"));
+    let reasons = rules.left_out(100);
+    let expected = ["`a:b`", "`a` is there twice", "`none` has no secret", "line 1", "`b` is there twice"];
+    assert_eq!(reasons.len(), expected.len());
+    for (reason, expected) in reasons.iter().zip(expected) {
+        assert!(reason.contains(expected), "{reason}");
+    }
+    assert_eq!(rules.left_out(2), reasons[..2]);
+}
+
 #[rstest]
 #[case(vec![repository("Team/*", vec![])], "path `Team/*` can't be used")]
 #[case(vec![repository("team*", vec![])], "path `team*` can't be used")]

@@ -1,0 +1,169 @@
+//! How many can be connected at once, in all and from one address. Where it gets full, who is connected and does
+//! nothing goes first, so that nobody keeps others out by holding connections open.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::activity::Activity;
+
+/// The places of one listener.
+#[derive(Debug)]
+pub(super) struct Places {
+    most: usize,
+    of_one_address: usize,
+    taken: Mutex<Taken>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    next: u64,
+    all: HashMap<u64, Holder>,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    address: IpAddr,
+    activity: Arc<Activity>,
+    evicted: CancellationToken,
+}
+
+/// Somebody's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    number: u64,
+    pub(super) activity: Arc<Activity>,
+    /// Somebody else needs the place.
+    pub(super) evicted: CancellationToken,
+}
+
+/// There is no place.
+#[derive(Debug, PartialEq, Eq)]
+enum Full {
+    /// Nobody is idle.
+    Everywhere,
+    /// Nobody from that address is idle, which has all that it may have.
+    ForThisAddress,
+}
+
+impl Places {
+    pub(super) fn new(most: usize, of_one_address: usize) -> Arc<Self> {
+        let (taken, freed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { most, of_one_address, taken, freed })
+    }
+
+    /// A place for a connection from there, as soon as there is one. None where that address has too many.
+    pub(super) async fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            match self.try_take(peer) {
+                Ok(place) => return Some(place),
+                Err(Full::ForThisAddress) => return None,
+                Err(Full::Everywhere) => freed.await,
+            }
+        }
+    }
+
+    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Full> {
+        let address = channel::tls::network(peer);
+        let mut taken = self.taken();
+        if taken.by_address.get(&address).is_some_and(|count| *count >= self.of_one_address) {
+            taken.evict(Some(address)).ok_or(Full::ForThisAddress)?;
+        } else if taken.all.len() >= self.most {
+            taken.evict(None).ok_or(Full::Everywhere)?;
+        }
+        taken.next += 1;
+        let (number, activity, evicted) = (taken.next, Activity::new(), CancellationToken::new());
+        let holder = Holder { address, activity: Arc::clone(&activity), evicted: evicted.clone() };
+        taken.all.insert(number, holder);
+        *taken.by_address.entry(address).or_default() += 1;
+        Ok(Place { places: Arc::clone(self), number, activity, evicted })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// Ends the connection that has been idle for longest, there or anywhere.
+    fn evict(&mut self, address: Option<IpAddr>) -> Option<()> {
+        let candidates =
+            self.all.iter().filter(|(_, holder)| address.is_none_or(|address| address == holder.address));
+        let idle = candidates.filter_map(|(number, holder)| Some((holder.activity.idle_since()?, *number)));
+        let (_, number) = idle.min()?;
+        self.remove(number)?.evicted.cancel();
+        Some(())
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Holder> {
+        let holder = self.all.remove(&number)?;
+        if let Some(count) = self.by_address.get_mut(&holder.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&holder.address);
+            }
+        }
+        Some(holder)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken().remove(self.number);
+        self.places.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::{super::activity::Protocol, *};
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn who_has_been_idle_for_longest_goes_first() {
+        let places = Places::new(3, 2);
+        let take = |last| places.try_take(address(last));
+        let (first, second) = (take(1).unwrap(), take(1).unwrap());
+        let busy = first.activity.begin(Protocol::Http1);
+        let third = take(1).unwrap();
+        assert!(second.evicted.is_cancelled(), "the address may have two, and one is busy");
+        let _busy_too = third.activity.begin(Protocol::Http1);
+        assert_eq!(take(1).unwrap_err(), Full::ForThisAddress);
+        let other = take(2).unwrap();
+        let another = take(3).unwrap();
+        assert!(other.evicted.is_cancelled(), "there are three places");
+        let _also_busy = another.activity.begin(Protocol::Http1);
+        assert_eq!(take(2).unwrap_err(), Full::Everywhere);
+        drop(busy);
+        drop(second);
+        assert!(take(2).is_ok() && first.evicted.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_the_next_place() {
+        let places = Places::new(1, 1);
+        let place = places.take(address(1)).await.unwrap();
+        let busy = place.activity.begin(Protocol::Http1);
+        assert!(places.take(address(1)).await.is_none(), "it has one");
+        let mut waiting = Box::pin(places.take(address(2)));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop((busy, place));
+        assert!(waiting.await.is_some());
+        assert!(places.taken().by_address.is_empty(), "nothing is left of who has gone");
+    }
+}
