@@ -157,7 +157,7 @@ async fn decide(
     let path = request.uri().path();
     if path == tokens::PATH {
         record.operation(Operation::IssueToken);
-        return tokens::issue(&api.access, request, peer.ip()).await.map(Decided::Answered);
+        return tokens::issue(&api.access, request, peer.ip(), record).await.map(Decided::Answered);
     }
     if !path.starts_with("/v2") {
         return Ok(Decided::Answered(StatusCode::NOT_FOUND.into_response()));
@@ -170,6 +170,7 @@ async fn decide(
     // Who may not come in is not even told that a path makes no sense.
     let wanted = parsed.as_ref().map_or(Wanted::Entry, |(route, operation)| operation.wanted(route));
     let caller = api.access.authenticate(request.headers(), peer.ip()).await;
+    record.login(caller.as_ref().ok().and_then(Caller::login));
     let caller = match caller.and_then(|caller| caller.must(wanted).map(|()| caller)) {
         Ok(caller) => caller,
         Err(refusal) => {
