@@ -152,7 +152,7 @@ impl Connection {
                     connection.as_mut().graceful_shutdown();
                     asked = Some(Instant::now());
                 }
-                _ = looking.tick() => match activity.verdict(HEADER_TIMEOUT.min(patience), patience) {
+                _ = looking.tick() => match activity.verdict(HEADER_TIMEOUT, patience) {
                     Verdict::Stalled => return debug("a client took nothing any more", peer),
                     Verdict::Idle if asked.is_none() => {
                         connection.as_mut().graceful_shutdown();

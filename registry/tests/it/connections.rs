@@ -50,7 +50,9 @@ async fn p37_an_answer_that_nobody_takes_ends_its_http2_connection() {
     // Nothing of the body is asked for, so that the stream's window stays shut.
     tokio::time::timeout(NEVER, connection).await.expect("the connection ends").unwrap().unwrap_err();
     assert!(unread.into_body().collect().await.is_err());
+    drop(server);
 
+    let server = Server::start(root.path());
     let (mut sender, _connection) = http2(server.address("registry")).await;
     let taken = sender.send_request(get(&server, &path)).await.unwrap();
     assert_eq!(taken.into_body().collect().await.unwrap().to_bytes(), content);
