@@ -16,9 +16,9 @@ use tokio::{
 use crate::{image::noise, server::Server};
 
 /// More than the kernel and both ends keep on the way.
-const LARGE: usize = 64 << 20;
+const LARGE: usize = 32 << 20;
 /// Nothing that is waited for takes so long, unless it never comes.
-const NEVER: Duration = Duration::from_secs(50);
+const NEVER: Duration = Duration::from_secs(120);
 
 fn impatient(command: &mut Command) {
     command.args(["--patience-seconds", "1"]);
