@@ -1,5 +1,5 @@
-//! Changes that wait, and what a client sees of a disk that fails at any step of a push: a sentence and 5xx for that alone, nothing torn, and
-//! all that was acknowledged stays.
+//! Changes that wait for their turn, and what a client sees of a disk that fails at any step of a push: a sentence and
+//! 5xx for that alone, nothing torn, and all that was acknowledged stays.
 
 use http::Request;
 use oci::{Algorithm, Digest, ErrorList, manifest};
