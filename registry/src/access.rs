@@ -69,6 +69,14 @@ pub(crate) enum Refusal {
     TooManyAttempts(Duration),
 }
 
+/// A token that was given out.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) token: String,
+    /// Who got it; nobody where there were no credentials.
+    pub(crate) login: Option<Arc<str>>,
+}
+
 /// Decides. Clones decide the same.
 #[derive(Clone, Debug)]
 pub(crate) enum Access {
@@ -148,7 +156,7 @@ impl Access {
         headers: &HeaderMap,
         source: IpAddr,
         scopes: &Scopes,
-    ) -> Option<Result<String, Refusal>> {
+    ) -> Option<Result<Issued, Refusal>> {
         match self {
             Self::Open => None,
             Self::Policy(guard) => Some(guard.issue_token(credentials, headers, source, scopes).await),
@@ -194,7 +202,7 @@ impl Guard {
         headers: &HeaderMap,
         source: IpAddr,
         scopes: &Scopes,
-    ) -> Result<String, Refusal> {
+    ) -> Result<Issued, Refusal> {
         let rules = self.rules()?;
         // Some clients send both, and then mean what is in the form.
         let credentials = match (credentials, headers.get(header::AUTHORIZATION)) {
@@ -202,16 +210,17 @@ impl Guard {
             (None, Some(header)) => Some(basic::credentials(header).ok_or(Refusal::WrongCredentials)?),
             (None, None) => None,
         };
-        let subject = match credentials {
-            None => None,
+        let (login, subject) = match credentials {
+            None => (None, None),
             Some(credentials) => {
-                let (_, fingerprint) = self.login(&rules, &credentials, source).await?;
-                // A username that is no text was not right.
-                let user = String::from_utf8(credentials.username).map_err(|_| Refusal::WrongCredentials)?;
-                Some(Subject { user, credential: fingerprint.to_hex() })
+                let (user, fingerprint) = self.login(&rules, &credentials, source).await?;
+                // Whoever was let in has a name.
+                let login = rules.users.name(user).ok_or(Refusal::WrongCredentials)?;
+                let subject = Subject { user: login.as_ref().to_owned(), credential: fingerprint.to_hex() };
+                (Some(login), Some(subject))
             }
         };
-        Ok(self.signer.sign(subject, scopes.as_str(), SystemTime::now()))
+        Ok(Issued { token: self.signer.sign(subject, scopes.as_str(), SystemTime::now()), login })
     }
 
     /// Who these credentials open.

@@ -134,14 +134,14 @@ async fn answer(
         Err(error) => return finish(Err(error), record).await,
     };
     if !allowed.operation.changes() {
-        return finish(perform(&api.storage, allowed).await, record).await;
+        return finish(perform(&api, allowed).await, record).await;
     }
     let change = match api.changes.begin().await {
         Ok(change) => change,
         Err(error) => return finish(Err(error), record).await,
     };
     let task = tokio::spawn(async move {
-        let answered = perform(&api.storage, allowed).await;
+        let answered = perform(&api, allowed).await;
         drop(change);
         finish(answered, record).await
     });
@@ -157,7 +157,7 @@ async fn decide(
     let path = request.uri().path();
     if path == tokens::PATH {
         record.operation(Operation::IssueToken);
-        return tokens::issue(&api.access, request, peer.ip()).await.map(Decided::Answered);
+        return tokens::issue(&api.access, request, peer.ip(), record).await.map(Decided::Answered);
     }
     if !path.starts_with("/v2") {
         return Ok(Decided::Answered(StatusCode::NOT_FOUND.into_response()));
@@ -170,6 +170,7 @@ async fn decide(
     // Who may not come in is not even told that a path makes no sense.
     let wanted = parsed.as_ref().map_or(Wanted::Entry, |(route, operation)| operation.wanted(route));
     let caller = api.access.authenticate(request.headers(), peer.ip()).await;
+    record.login(caller.as_ref().ok().and_then(Caller::login));
     let caller = match caller.and_then(|caller| caller.must(wanted).map(|()| caller)) {
         Ok(caller) => caller,
         Err(refusal) => {
@@ -189,10 +190,10 @@ fn parse(request: &Request) -> Result<(Route, Operation), Error> {
 }
 
 /// Does what has been decided on. Who may not read does not learn from it what is there.
-async fn perform(storage: &Storage, allowed: Allowed) -> Result<Response, Error> {
+async fn perform(api: &Api, allowed: Allowed) -> Result<Response, Error> {
     let Allowed { request, caller, route, operation } = allowed;
     let blind = route.repository().filter(|repository| !caller.may_know(repository)).cloned();
-    let answered = dispatch(storage, caller, request, route, operation).await;
+    let answered = dispatch(api, caller, request, route, operation).await;
     answered.map_err(|error| match blind {
         Some(repository) if error.tells_what_is_there() => Error::Denied(repository),
         _ => error,
@@ -200,12 +201,13 @@ async fn perform(storage: &Storage, allowed: Allowed) -> Result<Response, Error>
 }
 
 async fn dispatch(
-    storage: &Storage,
+    api: &Api,
     caller: Caller,
     request: Request,
     route: Route,
     operation: Operation,
 ) -> Result<Response, Error> {
+    let storage = &api.storage;
     let query = Query::parse(request.uri().query());
     let (mut parts, body) = request.into_parts();
     let files = parts.extensions.remove();
@@ -230,7 +232,7 @@ async fn dispatch(
             manifests::pull(storage, name, reference, headers).await
         }
         (Operation::PushManifest, Route::Manifest(name, reference)) => {
-            manifests::push(storage, name, reference, &query, headers, body).await
+            manifests::push(api, name, reference, &query, headers, body).await
         }
         (Operation::DeleteManifest, Route::Manifest(name, reference)) => {
             manifests::delete(storage, name, reference).await

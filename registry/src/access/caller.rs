@@ -63,6 +63,14 @@ impl Caller {
         Self(Kind::Somebody { rules, user, token: Some(Arc::new(scopes)) })
     }
 
+    /// Who they proved to be.
+    pub(crate) fn login(&self) -> Option<Arc<str>> {
+        match &self.0 {
+            Kind::Everybody => None,
+            Kind::Somebody { rules, user, .. } => rules.users.name((*user)?),
+        }
+    }
+
     /// The decision.
     pub(crate) fn may(&self, action: Action, repository: &RepoName) -> bool {
         self.must(Wanted::Action(action, repository)).is_ok()

@@ -79,7 +79,7 @@ fn name(text: &str) -> RepoName {
 
 async fn token(access: &Access, headers: &HeaderMap, scope: &str) -> HeaderMap {
     let scopes = Scopes::parse([scope]).unwrap();
-    let token = access.issue_token(None, headers, HERE, &scopes).await.unwrap().unwrap();
+    let token = access.issue_token(None, headers, HERE, &scopes).await.unwrap().unwrap().token;
     header(&format!("Bearer {token}"))
 }
 
@@ -245,7 +245,7 @@ async fn what_is_in_a_form_beats_the_header() {
     let form = Credentials { username: b"reader".to_vec(), secret: b"r".to_vec() };
     let scopes = Scopes::parse(["repository:undeclared:pull"]).unwrap();
     let issued = access.issue_token(Some(form), &basic("admin:new"), HERE, &scopes).await.unwrap().unwrap();
-    let caller = access.authenticate(&header(&format!("Bearer {issued}")), HERE).await.unwrap();
+    let caller = access.authenticate(&header(&format!("Bearer {}", issued.token)), HERE).await.unwrap();
     assert!(!caller.may(Action::ContentRead, &name("undeclared")), "admin could");
 }
 

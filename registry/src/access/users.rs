@@ -29,13 +29,14 @@ pub(super) struct Fingerprint([u8; 16]);
 
 #[derive(Default)]
 pub(super) struct Users {
-    by_name: HashMap<Box<str>, UserId>,
+    by_name: HashMap<Arc<str>, UserId>,
     all: Vec<User>,
     /// The hash that takes longest, for attempts that have none of their own.
     decoy: Option<(u32, Arc<str>)>,
 }
 
 struct User {
+    name: Arc<str>,
     proof: Proof,
     /// What the user may do in every repository.
     everywhere: Permissions,
@@ -76,13 +77,13 @@ impl Users {
             return Err(InvalidPolicy::TooManySecrets(login.username.escape_debug().to_string(), many));
         }
         let proof = Proof::Secrets(login.secrets.clone().into());
-        self.add(&login.username, User { proof, everywhere: Permissions::role(login.role) })
+        self.add(&login.username, proof, Permissions::role(login.role))
     }
 
     fn add_person(&mut self, entry: &htpasswd::Entry<'_>) -> Result<(), InvalidPolicy> {
         let hash: Arc<str> = entry.hash.into();
         let proof = Proof::Password(Arc::clone(&hash));
-        self.add(entry.username, User { proof, everywhere: Permissions::default() })?;
+        self.add(entry.username, proof, Permissions::default())?;
         if self.decoy.as_ref().is_none_or(|(cost, _)| *cost < entry.cost) {
             self.decoy = Some((entry.cost, hash));
         }
@@ -90,7 +91,7 @@ impl Users {
     }
 
     /// The first of a name is the one that counts.
-    fn add(&mut self, username: &str, user: User) -> Result<(), InvalidPolicy> {
+    fn add(&mut self, username: &str, proof: Proof, everywhere: Permissions) -> Result<(), InvalidPolicy> {
         if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
             return Err(InvalidPolicy::Username(username.escape_debug().to_string()));
         }
@@ -99,8 +100,9 @@ impl Users {
         }
         let id = u32::try_from(self.all.len()).ok().filter(|_| self.all.len() < MAX_USERS);
         let id = UserId(id.ok_or(InvalidPolicy::TooManyUsers(MAX_USERS))?);
-        self.by_name.insert(username.into(), id);
-        self.all.push(user);
+        let name: Arc<str> = username.into();
+        self.by_name.insert(Arc::clone(&name), id);
+        self.all.push(User { name, proof, everywhere });
         Ok(())
     }
 
@@ -110,6 +112,10 @@ impl Users {
 
     pub(super) fn find(&self, username: &str) -> Option<UserId> {
         self.by_name.get(username).copied()
+    }
+
+    pub(super) fn name(&self, user: UserId) -> Option<Arc<str>> {
+        self.get(user).map(|user| Arc::clone(&user.name))
     }
 
     pub(super) fn everywhere(&self, user: UserId) -> Permissions {

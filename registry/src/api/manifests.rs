@@ -13,7 +13,7 @@ use oci::{
 };
 
 use super::{
-    DOCKER_CONTENT_DIGEST,
+    Api, DOCKER_CONTENT_DIGEST,
     answer::{client_has, etag, not_modified},
     incoming::whole,
     query::Query,
@@ -67,32 +67,32 @@ fn content(manifest: StoredManifest, headers: &HeaderMap, body: Body) -> Respons
 }
 
 pub(super) async fn push(
-    storage: &Storage,
+    api: &Api,
     name: RepoName,
     reference: Reference,
     query: &Query,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Error> {
-    let bytes = read(headers, body).await?;
+    let most = announced(headers)?;
+    let _memory = api.changes.hold_manifest(most).await?;
+    let bytes = whole(body, most, PATIENCE).await?.ok_or(Error::ManifestTooLarge)?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (digest, tags) = named(reference, query, &bytes)?;
     let manifest = Manifest::parse(content_type, &bytes)?;
     let subject = manifest.subject.clone();
-    match storage.put_manifest(name.clone(), manifest, digest.clone(), bytes, tags.clone()).await? {
+    match api.storage.put_manifest(name.clone(), manifest, digest.clone(), bytes, tags.clone()).await? {
         Put::OtherType(known) => Err(Error::OtherMediaType(known)),
         Put::Missing(missing) => Err(Error::ManifestIncomplete(missing)),
         Put::Stored => Ok(created(&name, &digest, subject.as_ref(), &tags)),
     }
 }
 
-/// The whole manifest, unless it is too large.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Error> {
+/// Bytes that the manifest has at most.
+fn announced(headers: &HeaderMap) -> Result<usize, Error> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > MAX_MANIFEST) {
-        return Err(Error::ManifestTooLarge);
-    }
-    whole(body, MAX_MANIFEST, PATIENCE).await?.ok_or(Error::ManifestTooLarge)
+    let announced = announced.unwrap_or(MAX_MANIFEST);
+    if announced > MAX_MANIFEST { Err(Error::ManifestTooLarge) } else { Ok(announced) }
 }
 
 /// Under which digest and tags these bytes are pushed.

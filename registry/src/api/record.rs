@@ -35,6 +35,8 @@ pub(super) struct Record {
     peer: SocketAddr,
     started: Instant,
     operation: Operation,
+    /// Who sends it. Only one that was right: people type passwords where a username should be.
+    login: Option<Arc<str>>,
     repository: Option<String>,
     reference: Option<String>,
     status: Option<StatusCode>,
@@ -55,6 +57,7 @@ impl Record {
             peer,
             started: Instant::now(),
             operation: Operation::Other,
+            login: None,
             repository: None,
             reference: None,
             status: None,
@@ -80,6 +83,11 @@ impl Record {
 
     pub(super) fn operation(&mut self, operation: Operation) {
         self.operation = operation;
+    }
+
+    /// Who proved to send it.
+    pub(super) fn login(&mut self, login: Option<Arc<str>>) {
+        self.login = login;
     }
 
     /// Counts what comes in.
@@ -116,6 +124,7 @@ impl Drop for Record {
         tracing::info!(
             request = self.id,
             peer = %self.peer,
+            login = self.login.as_deref(),
             method = %self.method,
             path = self.path,
             repository = self.repository,

@@ -1,5 +1,5 @@
-//! Changes that wait, and what a client sees of a disk that fails at any step of a push: a sentence and 5xx for that alone, nothing torn, and
-//! all that was acknowledged stays.
+//! Changes that wait for their turn, and what a client sees of a disk that fails at any step of a push: a sentence and
+//! 5xx for that alone, nothing torn, and all that was acknowledged stays.
 
 use http::Request;
 use oci::{Algorithm, Digest, ErrorList, manifest};
@@ -45,7 +45,7 @@ impl Registry {
 #[tokio::test]
 async fn p37_changes_wait_for_each_other_and_reading_does_not() {
     use futures::FutureExt as _;
-    let registry = Registry::with(Changes::at_once(1));
+    let registry = Registry::with(Changes::at_once(1, 1));
     let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<&'static str, &'static str>>();
     let upload = |content| format!("/v2/a/blobs/uploads/?digest={}", sha256(content));
     let (slow, waiting) = (upload("slow"), upload("waiting"));
@@ -70,10 +70,32 @@ async fn p37_changes_wait_for_each_other_and_reading_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn p37_a_change_that_has_waited_long_should_come_back_later() {
-    let registry = Registry::with(Changes::at_once(0));
+    let registry = Registry::with(Changes::at_once(0, 0));
     let (status, body) = registry.send(Method::POST, "/v2/a/blobs/uploads/", "").await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     assert!(String::from_utf8_lossy(&body).contains("try again"));
+}
+
+#[tokio::test]
+async fn p37_manifests_wait_for_memory() {
+    use futures::FutureExt as _;
+    let registry = Registry::with(Changes::at_once(10, 4 << 10));
+    let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<&'static str, &'static str>>();
+    // How long it is, is not said.
+    let body = Body::from_stream(chunks);
+    let mut slow = Box::pin(registry.send(Method::PUT, "/v2/a/manifests/v1", body));
+    assert!((&mut slow).now_or_never().is_none());
+    while registry.api.changes.is_memory_left() {
+        tokio::task::yield_now().await;
+    }
+    let mut waiting = Box::pin(registry.send(Method::PUT, "/v2/a/manifests/v2", "{}"));
+    for _ in 0..100 {
+        assert!((&mut waiting).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    drop(sender);
+    assert_eq!(slow.await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(waiting.await.0, StatusCode::BAD_REQUEST, "it was read");
 }
 
 fn sha256(content: &str) -> Digest {

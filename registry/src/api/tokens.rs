@@ -11,7 +11,7 @@ use axum::{
 use http::{Method, header};
 use serde_json::json;
 
-use super::{incoming::whole, query::Query};
+use super::{incoming::whole, query::Query, record::Record};
 use crate::{
     access::{Access, BASIC, Credentials, Scopes, TOKEN_LIFETIME, Wanted},
     error::Error,
@@ -24,7 +24,12 @@ const MAX_FORM: usize = 64 << 10;
 /// A form is small; who takes longer to send one is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) async fn issue(access: &Access, request: Request, source: IpAddr) -> Result<Response, Error> {
+pub(super) async fn issue(
+    access: &Access,
+    request: Request,
+    source: IpAddr,
+    record: &mut Record,
+) -> Result<Response, Error> {
     let (parts, body) = request.into_parts();
     let (parameters, credentials) = match parts.method {
         Method::GET | Method::HEAD => (Query::parse(parts.uri.query()), None),
@@ -39,7 +44,10 @@ pub(super) async fn issue(access: &Access, request: Request, source: IpAddr) -> 
     let scopes = scopes.map_err(|error| Error::Parameter(error.to_string()))?;
     match access.issue_token(credentials, &parts.headers, source, &scopes).await {
         None => Err(oci::route::InvalidRoute::Unknown.into()),
-        Some(Ok(token)) => Ok(answer(&token, &scopes)),
+        Some(Ok(issued)) => {
+            record.login(issued.login);
+            Ok(answer(&issued.token, &scopes))
+        }
         Some(Err(refusal)) => Err(match Error::refused(refusal, Wanted::Entry, None) {
             // Whoever fails here needs other credentials, not a token.
             Error::Unauthorized { message, .. } => Error::Unauthorized { message, challenge: BASIC },

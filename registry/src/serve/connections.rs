@@ -51,6 +51,8 @@ const MAX_HEADERS: u32 = 64 << 10;
 const HTTP1_BUFFER: usize = 128 << 10;
 /// For the headers of a request, from the first byte; and for the first request of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What anybody can cause fills no log.
+const COMPLAINTS: Duration = Duration::from_secs(60);
 /// An HTTP/2 client that does not answer pings is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -60,6 +62,8 @@ pub(super) struct Connections {
     end: CancellationToken,
     places: Arc<Places>,
     patience: Duration,
+    /// When it was last said that an address has too many connections.
+    complained: Option<Instant>,
     http: Builder<TokioExecutor>,
 }
 
@@ -74,11 +78,11 @@ impl Connections {
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_INTERVAL);
         let places = Places::new(limits.connections, limits.of_one_address);
-        Self { router, end, places, patience: limits.patience, http }
+        Self { router, end, places, patience: limits.patience, complained: None, http }
     }
 
     /// Until the end is asked for and every connection has finished what it was doing.
-    pub(super) async fn serve<L>(self, mut listener: L)
+    pub(super) async fn serve<L>(mut self, mut listener: L)
     where
         L: Listener<Addr = SocketAddr, Io: Transport>,
     {
@@ -106,7 +110,7 @@ impl Connections {
 
     /// The next client that there is a place for; none at the end.
     async fn accept<L: Listener<Addr = SocketAddr>>(
-        &self,
+        &mut self,
         listener: &mut L,
     ) -> Option<(L::Io, SocketAddr, Place)> {
         let accepted = async {
@@ -115,7 +119,10 @@ impl Connections {
                 if let Some(place) = self.places.take(peer.ip()).await {
                     return (io, peer, place);
                 }
-                tracing::warn!(%peer, "too many connections from one address, and all are busy");
+                if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINTS) {
+                    self.complained = Some(Instant::now());
+                    tracing::warn!(%peer, "too many connections from one address, and all are busy");
+                }
             }
         };
         self.end.run_until_cancelled(accepted).await
@@ -152,7 +159,7 @@ impl Connection {
                     connection.as_mut().graceful_shutdown();
                     asked = Some(Instant::now());
                 }
-                _ = looking.tick() => match activity.verdict(HEADER_TIMEOUT.min(patience), patience) {
+                _ = looking.tick() => match activity.verdict(HEADER_TIMEOUT, patience) {
                     Verdict::Stalled => return debug("a client took nothing any more", peer),
                     Verdict::Idle if asked.is_none() => {
                         connection.as_mut().graceful_shutdown();

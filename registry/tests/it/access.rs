@@ -166,3 +166,33 @@ async fn p32_who_may_do_what() {
     assert!(is_empty(&managed.root().join("uploads")));
     admin.delete("/v2/team/app/manifests/v1").await.expect(StatusCode::ACCEPTED);
 }
+
+#[tokio::test]
+async fn the_log_names_who_was_right_and_nobody_else() {
+    let managed = Managed::new();
+    let server = managed.start();
+    managed.operator(&server).put(&policy()).await.unwrap();
+    let client = || managed.client(&server);
+    let login_of = |answer: crate::client::Answer| {
+        let id = answer.header("x-request-id").to_owned();
+        server.logged(|line| line["message"] == "request" && line["request"] == id)["login"].clone()
+    };
+    let reader = client().login("reader", "some");
+    assert_eq!(login_of(reader.get("/v2/").await), "reader");
+    assert_eq!(login_of(reader.delete("/v2/a/manifests/v1").await.expect(StatusCode::FORBIDDEN)), "reader");
+    let issued = reader.get("/token?scope=repository:a:pull").await.expect(StatusCode::OK);
+    let token = issued.json::<serde_json::Value>()["token"].as_str().unwrap().to_owned();
+    assert_eq!(login_of(issued), "reader");
+    assert_eq!(login_of(client().bearer(&token).get("/v2/").await.expect(StatusCode::OK)), "reader");
+
+    for (username, secret) in [("reader", "hunter2"), ("hunter2", "reader")] {
+        let wrong = client().login(username, secret);
+        for path in ["/v2/", "/token"] {
+            let refused = wrong.get(path).await.expect(StatusCode::UNAUTHORIZED);
+            assert_eq!(login_of(refused), serde_json::Value::Null);
+        }
+    }
+    assert_eq!(login_of(client().bearer("no.token").get("/v2/").await), serde_json::Value::Null);
+    assert_eq!(login_of(client().get("/v2/").await), serde_json::Value::Null);
+    assert!(!server.log().contains("hunter2"));
+}
