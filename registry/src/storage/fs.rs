@@ -11,6 +11,7 @@ mod disk;
 mod durable;
 mod folder;
 mod index;
+mod known;
 mod layout;
 mod listing;
 mod locks;

@@ -43,12 +43,13 @@ impl<'a> Change<'a> {
     pub(super) fn mark<'p>(&mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Result<(), Error> {
         for path in paths {
             self.folder(parent(path))?;
-            match self.durable.disk.create_new(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).at("create", path);
-                }
-                // One that is there may have been made by a request that has not synced it yet.
-                _ => self.also(parent(path)),
+            let coming = self.durable.known.coming(parent(path));
+            let created = self.durable.disk.create_new(path);
+            drop(coming);
+            match created {
+                Ok(_) => drop(self.folders.insert(parent(path).to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.also(parent(path)),
+                Err(error) => return Err(error).at("create", path),
             }
         }
         Ok(())
@@ -80,31 +81,44 @@ impl<'a> Change<'a> {
 
     /// Puts on the disk what others may just have done in this folder.
     pub(super) fn also(&mut self, folder: &Path) {
-        self.folders.insert(folder.to_owned());
+        if !self.durable.known.is_settled(folder) {
+            self.folders.insert(folder.to_owned());
+        }
     }
 
     /// Puts everything so far on the disk.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         let mut things = std::mem::take(&mut self.files);
+        let known = &self.durable.known;
+        let mut synced = Vec::new();
         for folder in std::mem::take(&mut self.folders) {
             match File::open(&folder) {
-                Ok(file) => things.push((file, folder)),
+                Ok(file) => {
+                    synced.push((folder.clone(), known.names(&folder)));
+                    things.push((file, folder));
+                }
                 // Nothing of ours is in it: what is, keeps it.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error).at("open", folder),
             }
         }
         self.durable.disk.sync_together(things)?;
-        self.durable.known().add(&std::mem::take(&mut self.made));
+        for (folder, names) in synced {
+            known.synced(&folder, names);
+        }
+        for folder in std::mem::take(&mut self.made) {
+            known.made(&folder);
+        }
         Ok(())
     }
 
     /// Gives a file that is on the disk its name, over whatever had that. The name is on the disk when the change has
     /// settled again.
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        let _coming = self.durable.known.coming(parent(to));
         self.durable.disk.rename(from, to).at("rename to", to)?;
         self.written.retain(|written| written != from);
-        self.also(parent(to));
+        self.folders.insert(parent(to).to_owned());
         Ok(())
     }
 
@@ -116,14 +130,17 @@ impl<'a> Change<'a> {
 
     /// Makes a folder and those above it, down from the root.
     pub(super) fn folder(&mut self, folder: &Path) -> Result<(), Error> {
-        let missing: Vec<PathBuf> = {
-            let known = self.durable.known();
-            let above =
-                folder.ancestors().take_while(|above| *above != self.durable.root && !known.has(above));
-            above.filter(|above| !self.made.iter().any(|made| made == above)).map(Path::to_owned).collect()
-        };
+        let known = &self.durable.known;
+        let above = folder
+            .ancestors()
+            .take_while(|above| *above != self.durable.root && !known.is_there(above))
+            .filter(|above| !self.made.iter().any(|made| made == above));
+        let missing: Vec<_> = above.map(Path::to_owned).collect();
         for step in missing.into_iter().rev() {
-            match self.durable.disk.create_folder(&step) {
+            let coming = known.coming(parent(&step));
+            let created = self.durable.disk.create_folder(&step);
+            drop(coming);
+            match created {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(error).at("create", step);
                 }

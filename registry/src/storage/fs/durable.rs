@@ -4,20 +4,15 @@
 //! Folders are made as they are needed, and taken away when they are empty and nobody is about to put something there.
 
 use std::{
-    collections::HashSet,
-    hash::{BuildHasher as _, RandomState},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError},
+    sync::{PoisonError, RwLock, TryLockError},
 };
 
 use uuid::Uuid;
 
-use super::{change::Change, disk::Disk};
+use super::{change::Change, disk::Disk, known::Known};
 use crate::storage::{Error, IoContext as _};
-
-/// Folders remembered as being on the disk, so that they need not be synced again and again.
-const KNOWN_FOLDERS: usize = 32 << 10;
 
 #[derive(Debug)]
 pub(super) struct Durable {
@@ -26,33 +21,9 @@ pub(super) struct Durable {
     pub(super) root: PathBuf,
     /// On the same file system, so that renaming is atomic.
     tmp: PathBuf,
-    known: Mutex<Known>,
+    pub(super) known: Known,
     /// Shared by those who put something into a folder; who takes folders away needs it alone and never waits.
     filling: RwLock<()>,
-}
-
-/// Folders by the hash of their path: two of one hash are not to be expected in the life of a registry.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    hasher: RandomState,
-    folders: HashSet<u64>,
-}
-
-impl Known {
-    pub(super) fn has(&self, folder: &Path) -> bool {
-        self.folders.contains(&self.hasher.hash_one(folder))
-    }
-
-    pub(super) fn add(&mut self, folders: &[PathBuf]) {
-        if self.folders.len() + folders.len() > KNOWN_FOLDERS {
-            self.folders.clear();
-        }
-        self.folders.extend(folders.iter().map(|folder| self.hasher.hash_one(folder.as_path())));
-    }
-
-    fn remove(&mut self, folder: &Path) {
-        self.folders.remove(&self.hasher.hash_one(folder));
-    }
 }
 
 impl Durable {
@@ -61,7 +32,7 @@ impl Durable {
             disk: Disk::default(),
             root: root.to_owned(),
             tmp,
-            known: Mutex::default(),
+            known: Known::default(),
             filling: RwLock::default(),
         }
     }
@@ -136,7 +107,7 @@ impl Durable {
         };
         match self.disk.remove_folder(folder) {
             Ok(()) => {
-                self.known().remove(folder);
+                self.known.forget(folder);
                 Ok(true)
             }
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -153,10 +124,6 @@ impl Durable {
         let mut change = self.change();
         change.folder(folder)?;
         change.settle()
-    }
-
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@ use rstest::rstest;
 use rustix::io::Errno;
 
 use super::{checking::check, *};
-use crate::storage::Severity;
+use crate::storage::{Problem, Severity};
 
 /// What a run got acknowledged.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +86,9 @@ pub(super) fn assert_kept(store: &Store, acknowledged: &Acknowledged) {
     }
     let old = store.find_manifest(&repository(), &Reference::Digest(old())).unwrap();
     assert!(old.is_none() || !acknowledged.deleted, "what was deleted is back");
+    let leads = ["lead to this manifest", "leads back", "among its holders"];
+    let lost = |problem: &Problem| leads.iter().any(|lead| problem.what.contains(lead));
+    assert_eq!(check(store, false).into_iter().find(lost), None, "what points back is as durable");
 }
 
 /// A store with an old image under two tags.
