@@ -65,8 +65,8 @@ impl Control {
     }
 
     /// Lets the policy that was kept decide again. One that can't be used leaves nobody in, until the next comes.
-    pub(crate) fn load(&self) -> Result<(), storage::Error> {
-        let Some(json) = self.storage.load_policy()? else {
+    pub(crate) async fn load(&self) -> Result<(), storage::Error> {
+        let Some(json) = self.storage.load_policy().await? else {
             return Ok(());
         };
         match parse(&json).and_then(|policy| Rules::new(&policy)) {
@@ -98,8 +98,9 @@ impl Control {
         Ok(ReplicaStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy_revision: self.access.policy_revision(),
-            used_bytes: usage.used_bytes,
-            total_bytes: usage.total_bytes,
+            // Zero of zero where nobody knows.
+            used_bytes: usage.map_or(0, |usage| usage.used_bytes),
+            total_bytes: usage.map_or(0, |usage| usage.total_bytes),
             repositories: self.storage.count_repositories().await?,
         })
     }

@@ -63,18 +63,30 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    let Config { root, listen, tls, health, access: decides, collection, limits, grace, log_format: _ } =
+    let storage =
+        Storage::open(&config.root, config.limits).map_err(|error| Error::Root(error.to_string()))?;
+    let mut signals = Signals::new().map_err(Error::Runtime)?;
+    serve_until(config, storage, async move { signals.next().await }, |_, _| {}).await
+}
+
+/// Serves what is in a storage until `end` says why not longer; `listening` hears of each listener's address.
+pub(crate) async fn serve_until(
+    config: Config,
+    storage: Storage,
+    end: impl Future<Output = &'static str> + Send,
+    listening: impl Fn(&'static str, SocketAddr) + Send + Sync,
+) -> Result<(), Error> {
+    let Config { root: _, listen, tls, health, access: decides, collection, limits: _, grace, log_format: _ } =
         config;
     allow_many_files();
-    let storage = Storage::open(&root, limits).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let draining = Arc::new(AtomicBool::new(false));
     let access = match decides {
         WhoDecides::Nobody => Access::Open,
-        _ => Access::without_policy(&storage.token_key()?).map_err(|error| Error::Runtime(error.into()))?,
+        _ => Access::without_policy(&storage.token_key().await?)
+            .map_err(|error| Error::Runtime(error.into()))?,
     };
 
-    let mut signals = Signals::new().map_err(Error::Runtime)?;
     let (work, probes) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = Servers::default();
     let mut probing = Servers::default();
@@ -85,7 +97,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             metrics: Arc::clone(&metrics),
             draining: Arc::clone(&draining),
         };
-        probing.start("health", address, None, health::router(state), &probes).await?;
+        listening("health", probing.start("health", address, None, health::router(state), &probes).await?);
     }
     if tls.is_none() && !matches!(decides, WhoDecides::Nobody) {
         tracing::warn!("passwords travel in the clear: give --tls-cert and --tls-key");
@@ -95,19 +107,21 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         WhoDecides::Policy(path) => serving.follow(PolicyFile::load(path, access.clone())?, &work),
         WhoDecides::Channel(Channel { listen, tls }) => {
             let control = Control::new(access.clone(), storage.clone());
-            control.load()?;
-            serving.start("channel", listen, Some(tls), control.router(), &work).await?;
+            control.load().await?;
+            listening("channel", serving.start("channel", listen, Some(tls), control.router(), &work).await?);
         }
     }
     let maintenance = Maintenance::new(storage.clone(), collection.grace, work.clone());
-    tokio::spawn(maintenance::listen(storage.control(), maintenance.clone()));
+    if let Some(socket) = storage.control() {
+        tokio::spawn(maintenance::listen(socket, maintenance.clone()));
+    }
     if let Some(interval) = collection.interval {
         tokio::spawn(maintenance.every(interval));
     }
     let api = Arc::new(Api { access, storage: storage.clone(), metrics, tls: tls.is_some() });
     let router = Router::new().fallback(api::handle).with_state(api);
-    serving.start("registry", listen, tls, router, &work).await?;
-    let reason = signals.next().await;
+    listening("registry", serving.start("registry", listen, tls, router, &work).await?);
+    let reason = end.await;
     tracing::info!(reason, grace_seconds = grace.as_secs(), "shutting down");
     draining.store(true, Ordering::Release);
     work.cancel();
@@ -136,7 +150,7 @@ fn allow_many_files() {
 struct Servers(JoinSet<()>);
 
 impl Servers {
-    /// Listens and serves until `end`.
+    /// Listens and serves until `end`; the address.
     async fn start(
         &mut self,
         what: &'static str,
@@ -144,7 +158,7 @@ impl Servers {
         tls: Option<tls::Files>,
         router: Router,
         end: &CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<SocketAddr, Error> {
         let certificate = tls.map(tls::Reloading::load).transpose()?;
         let listen = |source| Error::Listen { address, source };
         let tcp = TcpListener::bind(address).await.map_err(listen)?;
@@ -161,7 +175,7 @@ impl Servers {
                 self.0.spawn(connections.serve(tls::TlsListener::new(tcp, certificate)))
             }
         };
-        Ok(())
+        Ok(address)
     }
 
     /// Looks at a policy's file until `end`.

@@ -14,6 +14,16 @@ pub(crate) enum Error {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is damaged: {what}", path.display())]
     Damaged { path: PathBuf, what: &'static str },
+    #[error("failed to {action} {key} in the bucket: {source}")]
+    Object { action: &'static str, key: String, source: Box<object_store::Error> },
+    #[error("{key} was changed by others again and again")]
+    Contended { key: String },
+    #[error("the bucket is too slow: the request was given up before others stop counting with it")]
+    TooSlow,
+    #[error("the upload session was cancelled, or taken over by another request")]
+    SessionLost,
+    #[error("a bucket can't be checked yet: only a folder can")]
+    NoCheck,
     #[error("failed to write JSON: {0}")]
     Encode(serde_json::Error),
     #[error("a storage task ended early: {0}")]
