@@ -82,7 +82,15 @@ async fn what_requests_cost() {
         client.send(method.parse().unwrap(), path, &[], "").await.expect(StatusCode::OK);
         server.bucket.operations() - before
     };
-    client.push_blob("a", "{}").await;
+    let pushed = async |bytes| {
+        let before = server.bucket.operations();
+        client.push_blob("a", bytes).await;
+        server.bucket.operations() - before
+    };
+    assert_eq!(pushed(noise(5, 1000)).await, 11);
+    // In three parts.
+    assert_eq!(pushed(noise(6, 20_000_000)).await, 18);
+    assert_eq!(pushed("{}".into()).await, 11);
     for n in 0..30 {
         client.put_manifest("a", &format!("v{n}"), &image(b"{}", &[])).await.expect(StatusCode::CREATED);
     }

@@ -12,6 +12,7 @@ use oci::{Digest, RepoName};
 
 use super::{
     Objects,
+    blobs::Membership,
     bucket::{LEAST_VALUE, LONGEST},
     contents::Content,
     keys,
@@ -171,15 +172,13 @@ impl Run<'_> {
     async fn blob(&mut self, repository: &RepoName, digest: &Digest) -> Result<(), Error> {
         let (objects, how) = (self.objects, self.how);
         let key = keys::blob(repository, digest);
-        let went = if how.dry_run {
-            let membership = objects.bucket.read(&key).await?.json::<super::blobs::Membership>()?;
-            membership.is_some_and(|membership| self.is_past(membership.touched, how.grace))
-                && objects.needed_by(repository, digest).await?.is_none()
-        } else {
-            let may_go =
-                |membership: &super::blobs::Membership| objects.bucket.is_past(membership.touched, how.grace);
-            objects.leave(repository, digest, may_go).await? == Deleted::Done
-        };
+        let may_go = |membership: &Membership| objects.bucket.is_past(membership.touched, how.grace);
+        // A look costs less than a word that is taken back.
+        let membership = objects.bucket.read(&key).await?.json::<Membership>()?;
+        let would_go = membership.is_some_and(|membership| may_go(&membership))
+            && objects.needed_by(repository, digest).await?.is_none();
+        let went =
+            would_go && (how.dry_run || objects.leave(repository, digest, may_go).await? == Deleted::Done);
         if went {
             self.report(Kind::Blob, &key, 0);
         }
@@ -256,7 +255,7 @@ impl Run<'_> {
         while let Some(entry) = entries.try_next().await? {
             let Some((repository, nonce)) = keys::parse_holder(&holders, &entry.location) else { continue };
             let membership = self.objects.bucket.read(&keys::blob(&repository, digest)).await?;
-            let membership = membership.json::<super::blobs::Membership>()?;
+            let membership = membership.json::<Membership>()?;
             if membership.is_some_and(|membership| membership.holder == nonce)
                 || !self.objects.bucket.is_stale(&entry.location).await?
             {

@@ -9,10 +9,13 @@ use std::{
 
 use tokio::sync::RwLock;
 
-use super::*;
+use super::{super::bucket::nonce, *};
 
 const WORKERS: u64 = 4;
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 40;
+/// Until collection has taken away so much.
+const COLLECTED: u64 = 10;
+const MOST: u64 = 10 * ROUNDS;
 /// Few, so that workers meet.
 const LAYERS: u64 = 4;
 
@@ -44,13 +47,16 @@ struct Worker {
     requests: Arc<Requests>,
     number: u64,
     dice: Dice,
+    collected: Arc<AtomicU64>,
     /// What was acknowledged, and not deleted again.
     mine: HashMap<u64, (RepoName, Digest, Bytes, String)>,
 }
 
 impl Worker {
     async fn work(mut self) {
-        for round in 0..ROUNDS {
+        let mut round = 0;
+        while round < ROUNDS || self.collected.load(Ordering::Relaxed) < COLLECTED && round < MOST {
+            round += 1;
             let name = repository(&format!("race/r{}", self.dice.roll(2)));
             let layer = format!("layer {}", self.dice.roll(LAYERS));
             self.push(round, &name, &layer).await;
@@ -59,16 +65,14 @@ impl Worker {
             }
             let deleted = self.objects.delete_blob(name.clone(), digest(&layer));
             self.requests.one(deleted).await.unwrap();
-            if self.dice.roll(2) == 0
-                && let Some((name, digest, ..)) = self.mine.remove(&self.dice.roll(round + 1))
-            {
+            // Few stay, or everything would be needed for ever.
+            while self.dice.roll(2) == 0 || self.mine.len() > 3 {
+                let Some(first) = self.mine.keys().copied().min() else { break };
+                let Some((name, digest, ..)) = self.mine.remove(&first) else { break };
                 let reference = Reference::Digest(digest);
                 let deleted = self.objects.delete_manifest(name.clone(), reference.clone());
                 assert_eq!(self.requests.one(deleted).await.unwrap(), Deleted::Done);
                 assert_eq!(find(&self.objects, &name, reference).await, None);
-            }
-            if self.mine.len() > 6 {
-                self.mine.clear();
             }
         }
     }
@@ -89,7 +93,7 @@ impl Worker {
             self.requests.one(push_text(&objects, name, layer)).await.unwrap();
         }
         // Each worker's manifests are its own; their blobs are everybody's.
-        let padding = usize::try_from(self.number * ROUNDS + round).unwrap();
+        let padding = usize::try_from(self.number + WORKERS * round).unwrap();
         let text = String::from_utf8(image(layer).1.into()).unwrap();
         let (manifest, bytes, digest) = parsed(format!("{text}{:1$}", "", padding));
         let tags = vec![tag(&format!("w{}-{}", self.number, round % 3)), tag("shared")];
@@ -118,13 +122,14 @@ async fn is_whole(objects: &Objects, name: &RepoName, digest: &Digest, bytes: &B
 async fn two_instances_all_at_once() {
     let pair = Pair::new();
     let requests = Arc::new(Requests::default());
-    let done = Arc::new(AtomicBool::new(false));
+    let (done, collected) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicU64>::default());
     let instances = [&pair.one, &pair.two];
     let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
             let worker = Worker {
                 objects: instances[usize::try_from(number % 2).unwrap()].clone(),
                 requests: Arc::clone(&requests),
+                collected: Arc::clone(&collected),
                 number,
                 dice: Dice(0x9E37_79B9_7F4A_7C15 ^ (number + 1)),
                 mine: HashMap::new(),
@@ -135,18 +140,19 @@ async fn two_instances_all_at_once() {
     let collectors: Vec<_> = instances
         .into_iter()
         .map(|objects| {
-            let (objects, done) = (objects.clone(), Arc::clone(&done));
-            tokio::spawn(async move {
-                let mut collected = 0;
+            let (objects, done, collected) = (objects.clone(), Arc::clone(&done), Arc::clone(&collected));
+            tokio::task::spawn_blocking(move || {
+                let how = Collecting { dry_run: false, grace: Duration::ZERO };
                 while !done.load(Ordering::Relaxed) {
-                    match collect(&objects, Duration::ZERO).await {
-                        Ok(found) => collected += found.len(),
-                        // As a collection that time passes by: it ends before it deletes.
-                        Err(Error::TooSlow | Error::Contended { .. }) => {}
+                    let mut report = |_| {
+                        collected.fetch_add(1, Ordering::Relaxed);
+                    };
+                    match objects.collect(how, &mut report, &mut || true) {
+                        // Where workers are too fast, the next one goes on.
+                        Ok(()) | Err(Error::Contended { .. }) => {}
                         Err(error) => panic!("{error}"),
                     }
                 }
-                collected
             })
         })
         .collect();
@@ -167,14 +173,13 @@ async fn two_instances_all_at_once() {
     }
     done.store(true, Ordering::Relaxed);
     clock.await.unwrap();
-    let mut collected = 0;
     for collector in collectors {
-        collected += collector.await.unwrap();
+        collector.await.unwrap();
     }
     for ended in ended {
         ended.unwrap();
     }
-    assert!(collected > 10, "collection had something to do");
+    assert!(collected.load(Ordering::Relaxed) >= COLLECTED, "collection had something to do");
     assert_eq!((pair.one.damaged(), pair.two.damaged()), (0, 0), "nothing was ever lost");
     for _ in 0..4 {
         pair.wait();
@@ -195,4 +200,48 @@ async fn two_instances_all_at_once() {
     }
     assert_eq!(pair.bucket.keys("data").await.len(), needed.len());
     assert_eq!(pair.bucket.keys("uploads").await, [""; 0]);
+}
+
+/// Tags that come and go while their graves are taken away at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_and_their_graves() {
+    let pair = Pair::new();
+    let name = repository("a");
+    push_text(&pair.one, &name, "{}").await.unwrap();
+    // By the store's clock, which is the real one, everything is old.
+    pair.clock.store(u64::from(u32::MAX), Ordering::SeqCst);
+    let done = Arc::new(AtomicBool::new(false));
+    let collectors = [&pair.one, &pair.two].map(|objects| {
+        let (objects, done) = (objects.clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                collect(&objects, Duration::from_secs(u64::MAX)).await.unwrap();
+            }
+        })
+    });
+    let workers = [&pair.one, &pair.two, &pair.one, &pair.two].map(|objects| {
+        let (objects, name) = (objects.clone(), name.clone());
+        tokio::spawn(async move {
+            let tag = tag(&nonce());
+            for _ in 0..40 {
+                assert_eq!(
+                    put(&objects, &name, "{}", std::slice::from_ref(&tag)).await.unwrap(),
+                    Put::Stored
+                );
+                tokio::task::yield_now().await;
+                assert!(find(&objects, &name, Reference::Tag(tag.clone())).await.is_some());
+                let deleted = objects.delete_manifest(name.clone(), Reference::Tag(tag.clone())).await;
+                assert_eq!(deleted.unwrap(), Deleted::Done);
+                assert!(find(&objects, &name, Reference::Tag(tag.clone())).await.is_none());
+            }
+        })
+    });
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    for collector in collectors {
+        collector.await.unwrap();
+    }
+    assert!(pair.bucket.by_name()["delete"] > 100, "graves were taken away");
 }
