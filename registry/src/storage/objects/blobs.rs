@@ -259,16 +259,33 @@ impl Objects {
             let Some(manifest) = keys::as_digest(manifest).filter(|manifest| manifest != digest) else {
                 continue;
             };
-            let header = self.manifest_header(repository, &manifest).await?;
-            if header.is_some_and(|(header, _)| header.entries == nonce) {
-                return Ok(Some(manifest));
-            }
-            if !self.bucket.is_stale(&entry).await? {
-                // A push that is under way is not told from one that was cut.
+            // A push that is under way is not told from one that was cut. Of an entry that is stale it is known for good
+            // after that whether it is true, not before.
+            if self.is_entered(repository, &manifest, nonce).await?
+                || !self.bucket.is_stale(&entry).await?
+                || self.is_entered(repository, &manifest, nonce).await?
+            {
                 return Ok(Some(manifest));
             }
             self.bucket.forget([entry]).await;
         }
         Ok(None)
+    }
+
+    /// Whether a manifest is there that names its entries so.
+    async fn is_entered(&self, repository: &RepoName, manifest: &Digest, nonce: &str) -> Result<bool, Error> {
+        let header = self.manifest_header(repository, manifest).await?;
+        Ok(header.is_some_and(|(header, _)| header.entries == nonce))
+    }
+
+    /// Whether a repository has a blob, and names its entry among the holders so.
+    pub(super) async fn is_holder(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        nonce: &str,
+    ) -> Result<bool, Error> {
+        let membership = self.bucket.read(&keys::blob(repository, digest)).await?.json::<Membership>()?;
+        Ok(membership.is_some_and(|membership| membership.holder == nonce))
     }
 }

@@ -235,7 +235,8 @@ impl Bucket {
             return Ok(false);
         }
         let sealed = self.clock.now();
-        let seal: Bytes = format!("{}{sealed}", char::from(SEAL)).into();
+        // Like values, no two are alike, but they are shorter.
+        let seal: Bytes = format!("{}{sealed}-{}", char::from(SEAL), &nonce()[..13]).into();
         if self.put(&slot, seal).await?.is_none() {
             return Ok(false);
         }
@@ -356,7 +357,8 @@ fn split(bytes: &Bytes) -> Split {
     match bytes.first() {
         None => Split::Nothing,
         Some(&SEAL) => {
-            let since = std::str::from_utf8(&bytes[1..]).ok().and_then(|since| since.parse().ok());
+            let since =
+                std::str::from_utf8(&bytes[1..]).ok().and_then(|seal| seal.split('-').next()?.parse().ok());
             since.map_or(Split::Nonsense, Split::Seal)
         }
         Some(_) => match bytes.iter().position(|byte| *byte == b'\n') {

@@ -254,10 +254,10 @@ impl Run<'_> {
         let mut entries = self.objects.bucket.list(&holders);
         while let Some(entry) = entries.try_next().await? {
             let Some((repository, nonce)) = keys::parse_holder(&holders, &entry.location) else { continue };
-            let membership = self.objects.bucket.read(&keys::blob(&repository, digest)).await?;
-            let membership = membership.json::<Membership>()?;
-            if membership.is_some_and(|membership| membership.holder == nonce)
+            // Once an entry is stale it is known for good whether it is true.
+            if self.objects.is_holder(&repository, digest, &nonce).await?
                 || !self.objects.bucket.is_stale(&entry.location).await?
+                || self.objects.is_holder(&repository, digest, &nonce).await?
             {
                 return Ok(true);
             }

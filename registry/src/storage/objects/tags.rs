@@ -99,10 +99,7 @@ impl Objects {
         let entries: Vec<_> = entries.try_collect().await?;
         for entry in entries {
             let Some(tag) = keys::parse_entry(&entry).and_then(|(tag, _)| tag.parse().ok()) else { continue };
-            let taken = self.take_tag(repository, &tag, Some(digest)).await?;
-            if taken != Deleted::Done && self.bucket.is_stale(&entry).await? {
-                self.bucket.forget([entry]).await;
-            }
+            self.take_tag(repository, &tag, Some(digest)).await?;
         }
         Ok(())
     }
