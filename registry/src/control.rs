@@ -36,7 +36,7 @@ pub(crate) struct Control {
     access: Access,
     storage: Storage,
     policy: Arc<Keeping>,
-    usage: Arc<Latest<Usage>>,
+    usage: Arc<Latest<Option<Usage>>>,
     repositories: Arc<Latest<u64>>,
 }
 
@@ -92,8 +92,8 @@ impl Control {
     }
 
     /// Lets the policy that was kept decide again. One that can't be used leaves nobody in, until the next comes.
-    pub(crate) fn load(&self) -> Result<(), storage::Error> {
-        let Some(json) = self.storage.load_policy()? else {
+    pub(crate) async fn load(&self) -> Result<(), storage::Error> {
+        let Some(json) = self.storage.load_policy().await? else {
             return Ok(());
         };
         match parse(&json).and_then(|policy| Rules::without_bad_logins(&policy)) {
@@ -125,7 +125,8 @@ impl Control {
             self.usage.get(async move { usage.usage().await }),
             self.repositories.get(async move { counting.count_repositories().await }),
         );
-        let usage = usage.unwrap_or(Usage { used_bytes: 0, total_bytes: 0 });
+        // Zero of zero where nobody knows.
+        let usage = usage.flatten().unwrap_or(Usage { used_bytes: 0, total_bytes: 0 });
         ReplicaStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy_revision: self.access.policy_revision(),

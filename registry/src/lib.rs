@@ -24,6 +24,9 @@ mod range;
 mod sendfile;
 mod serve;
 mod storage;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 
 pub use config::{Cli, Command, Config, InvalidConfig, LogFormat, ServeArgs};
 pub use maintenance::{CheckArgs, GcArgs, ScheduleArgs, check, gc};

@@ -21,6 +21,7 @@ use channel::tls;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -66,29 +67,43 @@ pub enum Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), Error> {
+    let storage =
+        Storage::open(&config.root, config.limits).map_err(|error| Error::Root(error.to_string()))?;
+    let mut signals = Signals::new().map_err(Error::Runtime)?;
+    let (sender, ends) = mpsc::channel(1);
+    tokio::spawn(async move { while sender.send(signals.next().await).await.is_ok() {} });
+    serve_until(config, storage, ends, |_, _| {}).await
+}
+
+/// Serves what is in a storage until `ends` says why not longer, with less patience when it says so again; `listening` hears of each listener's address.
+pub(crate) async fn serve_until(
+    config: Config,
+    storage: Storage,
+    mut ends: mpsc::Receiver<&'static str>,
+    listening: impl Fn(&'static str, SocketAddr) + Send + Sync,
+) -> Result<(), Error> {
     let Config {
-        root,
+        root: _,
         listen,
         tls,
         health,
         access: decides,
         schedule,
-        limits,
+        limits: _,
         connections,
         drain_delay,
         grace,
         log_format: _,
     } = config;
     allow_many_files();
-    let storage = Storage::open(&root, limits).map_err(|error| Error::Root(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let draining = Arc::new(AtomicBool::new(false));
     let access = match decides {
         WhoDecides::Nobody => Access::Open,
-        _ => Access::without_policy(&storage.token_key()?).map_err(|error| Error::Runtime(error.into()))?,
+        _ => Access::without_policy(&storage.token_key().await?)
+            .map_err(|error| Error::Runtime(error.into()))?,
     };
 
-    let mut signals = Signals::new().map_err(Error::Runtime)?;
     let (work, probes) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = Servers::default();
     let mut probing = Servers::default();
@@ -99,9 +114,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             metrics: Arc::clone(&metrics),
             draining: Arc::clone(&draining),
         };
-        probing
-            .start("health", address, None, (health::router(state), ConnectionLimits::default()), &probes)
-            .await?;
+        let served = (health::router(state), ConnectionLimits::default());
+        listening("health", probing.start("health", address, None, served, &probes).await?);
     }
     if tls.is_none() && !matches!(decides, WhoDecides::Nobody) {
         tracing::warn!("passwords travel in the clear: give --tls-cert and --tls-key");
@@ -111,13 +125,15 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         WhoDecides::Policy(path) => serving.follow(PolicyFile::load(path, access.clone())?, &work),
         WhoDecides::Channel(Channel { listen, tls }) => {
             let control = Control::new(access.clone(), storage.clone());
-            control.load()?;
+            control.load().await?;
             let served = (control.router(), ConnectionLimits::default());
-            serving.start("channel", listen, Some(tls), served, &work).await?;
+            listening("channel", serving.start("channel", listen, Some(tls), served, &work).await?);
         }
     }
     let maintenance = Maintenance::new(storage.clone(), schedule.grace, work.clone());
-    tokio::spawn(maintenance::listen(storage.control(), maintenance.clone()));
+    if let Some(socket) = storage.control() {
+        tokio::spawn(maintenance::listen(socket, maintenance.clone()));
+    }
     maintenance.follow(schedule, &metrics);
     let api = Arc::new(Api {
         access,
@@ -127,13 +143,13 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         tls: tls.is_some(),
     });
     let router = Router::new().fallback(api::handle).with_state(api);
-    serving.start("registry", listen, tls, (router, connections), &work).await?;
-    let reason = signals.next().await;
+    listening("registry", serving.start("registry", listen, tls, (router, connections), &work).await?);
+    let reason = ends.recv().await.unwrap_or("nobody is left");
     let (delay_seconds, grace_seconds) = (drain_delay.as_secs(), grace.as_secs());
     tracing::info!(reason, delay_seconds, grace_seconds, "shutting down");
     draining.store(true, Ordering::Release);
     // Whoever can't wait asks twice.
-    let _ = tokio::time::timeout(drain_delay, signals.next()).await;
+    let _ = tokio::time::timeout(drain_delay, ends.recv()).await;
     work.cancel();
     if tokio::time::timeout(grace, serving.end()).await.is_err() {
         tracing::warn!("transfers were still running at the end of the grace time");
@@ -160,7 +176,7 @@ fn allow_many_files() {
 struct Servers(JoinSet<()>);
 
 impl Servers {
-    /// Listens and serves until `end`.
+    /// Listens and serves until `end`; the address.
     async fn start(
         &mut self,
         what: &'static str,
@@ -168,7 +184,7 @@ impl Servers {
         tls: Option<tls::Files>,
         (router, limits): (Router, ConnectionLimits),
         end: &CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<SocketAddr, Error> {
         let certificate = tls.map(tls::Reloading::load).transpose()?;
         let listen = |source| Error::Listen { address, source };
         let tcp = TcpListener::bind(address).await.map_err(listen)?;
@@ -185,7 +201,7 @@ impl Servers {
                 self.0.spawn(connections.serve(tls::TlsListener::new(tcp, certificate)))
             }
         };
-        Ok(())
+        Ok(address)
     }
 
     /// Looks at a policy's file until `end`.

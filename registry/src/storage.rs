@@ -1,5 +1,5 @@
 //! Where content lives. The seam between the API and what keeps its data: everything above knows repositories,
-//! digests, tags and upload sessions, everything below knows files.
+//! digests, tags and upload sessions, everything below knows files, or objects.
 //!
 //! Guarantees:
 //! - What a function reports as stored survives kill -9 and power loss.
@@ -8,15 +8,21 @@
 //! - Content that is cut short is never handed out.
 //! - Memory does not grow with the size of a blob.
 //!
-//! Nothing here assumes appending to objects, renaming them or listing them in an order, so that an object store can
-//! stand behind the same functions: names are never reused for other content, and a tag is one small value.
+//! Nothing here assumes appending to objects, renaming them or listing them in an order: [`files`] and [`objects`] stand
+//! behind the same functions.
 
 mod blob;
 pub(crate) mod busy;
 mod cache;
 mod error;
+mod files;
 mod fs;
 mod model;
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(dead_code, reason = "no option of the command line leads here yet")
+)]
+pub(crate) mod objects;
 mod receive;
 mod sparse;
 
@@ -33,26 +39,39 @@ use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 pub(crate) use self::{
     blob::Blob,
     error::{Error, OpenError},
-    fs::{Collected, Collecting, LAYOUT_VERSION, Problem, Severity, Upload},
+    fs::{Collected, Collecting, LAYOUT_VERSION, Problem, Severity},
     model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
     receive::{Received, discard},
     sparse::Sparse,
 };
-use self::{
-    blob::OpenFile,
-    cache::{Found, Key, Subject, Ticket},
-    error::IoContext,
-};
+use self::{error::IoContext, files::Files, objects::Objects};
 
 /// The open storage of one registry. Clones are the same storage.
 #[derive(Clone, Debug)]
-pub(crate) struct Storage(Arc<fs::Store>, Limits);
+pub(crate) struct Storage {
+    backend: Backend,
+    limits: Limits,
+}
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Files(Files),
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "as above"))]
+    Objects(Objects),
+}
+
+/// A session that one request has for itself.
+#[derive(Debug)]
+pub(crate) enum Upload {
+    File(Files, Box<fs::Upload>),
+    Object(Box<objects::Upload>),
+}
 
 /// What is refused although it could be stored, or the other way round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
     /// Bytes that stay free on the disk, for what has to go on when it is full; none: a hundredth of it, at most
-    /// [`LARGEST_RESERVE`].
+    /// [`files::LARGEST_RESERVE`].
     pub(crate) reserve: Option<u64>,
     /// Bytes of the largest blob.
     pub(crate) largest_blob: Option<u64>,
@@ -60,24 +79,69 @@ pub(crate) struct Limits {
     pub(crate) sparse: Sparse,
 }
 
-/// Free bytes that are always enough to delete, collect and end in order.
-const LARGEST_RESERVE: u64 = 1 << 30;
+impl Upload {
+    pub(crate) fn id(&self) -> UploadId {
+        match self {
+            Self::File(_, upload) => upload.id(),
+            Self::Object(upload) => upload.id(),
+        }
+    }
+
+    /// Bytes received so far, in all requests.
+    pub(crate) fn received(&self) -> u64 {
+        match self {
+            Self::File(_, upload) => upload.received(),
+            Self::Object(upload) => upload.received(),
+        }
+    }
+
+    /// Bytes received in this request.
+    pub(crate) fn appended(&self) -> u64 {
+        match self {
+            Self::File(_, upload) => upload.appended(),
+            Self::Object(upload) => upload.appended(),
+        }
+    }
+
+    /// Takes in the next bytes; blocks. After an error it is as if this request had never been.
+    fn append(self, pieces: Vec<Bytes>) -> Result<Self, Error> {
+        match self {
+            Self::File(files, upload) => {
+                let upload = files.append(*upload, &pieces)?;
+                Ok(Self::File(files, Box::new(upload)))
+            }
+            Self::Object(upload) => Ok(Self::Object(Box::new(upload.append(pieces)?))),
+        }
+    }
+}
 
 impl Storage {
-    /// Opens a root, making it where it is empty.
+    /// Opens a folder, making it where it is empty.
     pub(crate) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(fs::Store::open(root)?.taking(limits.sparse)), limits))
+        Ok(Self { backend: Backend::Files(Files::open(root, limits)?), limits })
+    }
+
+    /// Storage in a bucket that others may serve at the same time.
+    #[cfg(feature = "testing")]
+    pub(crate) fn over(objects: Objects, limits: Limits) -> Self {
+        Self { backend: Backend::Objects(objects.taking(limits.sparse)), limits }
     }
 
     /// Bytes that a blob may have.
     pub(crate) fn largest_blob(&self) -> u64 {
-        self.1.largest_blob.unwrap_or(u64::MAX)
+        let possible = match &self.backend {
+            Backend::Files(_) => u64::MAX,
+            Backend::Objects(_) => objects::LARGEST_BLOB,
+        };
+        self.limits.largest_blob.unwrap_or(possible).min(possible)
     }
 
     /// Whether there is room for so many bytes more.
     pub(crate) async fn check_room_for(&self, bytes: u64) -> Result<(), Error> {
-        let reserve = self.1.reserve;
-        self.run(move |store| check_room(store, reserve, bytes)).await
+        match &self.backend {
+            Backend::Files(files) => files.check_room_for(bytes).await,
+            Backend::Objects(_) => Ok(()),
+        }
     }
 
     /// Appends a body to an upload, as far as there is room.
@@ -86,71 +150,15 @@ impl Storage {
         upload: Upload,
         body: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
     ) -> Result<(Upload, Received), Error> {
-        let (store, reserve) = (Arc::clone(&self.0), self.1.reserve);
-        let append = move |mut upload: Upload, pieces: Vec<Bytes>| {
-            match check_room(&store, reserve, 0) {
-                Ok(()) => upload.append(&pieces)?,
-                Err(full) => {
-                    upload.roll_back()?;
-                    return Err(full);
-                }
-            }
-            Ok(upload)
-        };
-        receive::receive(upload, body, self.largest_blob(), append).await
+        receive::receive(upload, body, self.largest_blob(), Upload::append).await
     }
 
-    /// Runs what blocks where it may.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&fs::Store) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let store = Arc::clone(&self.0);
-        let span = tracing::Span::current();
-        tokio::task::spawn_blocking(move || span.in_scope(|| work(&store))).await.map_err(Error::Task)?
-    }
-
-    /// When what is found from here on is known. None while the repository is being changed.
-    fn ticket(&self, repository: &RepoName) -> Option<Ticket> {
-        self.0.cache.ticket(repository, self.0.damaged())
-    }
-
-    /// What is known of it already.
-    fn known(&self, key: &Key, now: Option<Ticket>) -> Option<Found> {
-        let found = self.0.cache.get(key, now?)?;
-        match &found {
-            Found::File(file) if !file.is_as_it_was() => {
-                self.0.cache.forget(key);
-                None
-            }
-            _ => Some(found),
-        }
-    }
-
-    /// Looks something up, which blocks, and keeps what is found in memory, unless that is not possible or not wise.
-    async fn learn<T: Send + 'static>(
-        &self,
-        key: Key,
-        ticket: Option<Ticket>,
-        look: impl FnOnce(&Arc<fs::Store>, &RepoName) -> Result<Option<(T, Option<Found>)>, Error>
-        + Send
-        + 'static,
-    ) -> Result<Option<T>, Error> {
-        let this = Arc::clone(&self.0);
-        self.run(move |store| {
-            let Some((value, found)) = look(&this, &key.repository)? else {
-                return Ok(None);
-            };
-            if let Some((ticket, found)) = ticket.zip(found) {
-                store.cache.keep(key, ticket, found);
-            }
-            Ok(Some(value))
-        })
-        .await
-    }
-
+    /// Size of a blob for a client that may count on it from now on.
     pub(crate) async fn blob_size(&self, repository: RepoName, digest: Digest) -> Result<Option<u64>, Error> {
-        self.run(move |store| store.check_blob(&repository, &digest)).await
+        match &self.backend {
+            Backend::Files(files) => files.blob_size(repository, digest).await,
+            Backend::Objects(objects) => objects.blob_size(repository, digest).await,
+        }
     }
 
     pub(crate) async fn open_blob(
@@ -158,26 +166,10 @@ impl Storage {
         repository: RepoName,
         digest: Digest,
     ) -> Result<Option<Blob>, Error> {
-        let ticket = self.ticket(&repository);
-        let key = Key { repository, subject: Subject::Blob(digest.clone()) };
-        match self.known(&key, ticket) {
-            Some(Found::Small(bytes)) => return Ok(Some(Blob::held(bytes))),
-            Some(Found::File(file)) => return Ok(Some(Blob::file(file))),
-            _ => {}
+        match &self.backend {
+            Backend::Files(files) => files.open_blob(repository, digest).await,
+            Backend::Objects(objects) => objects.open_blob(repository, digest).await,
         }
-        self.learn(key, ticket, move |store, repository| {
-            let Some((file, size)) = store.open_blob(repository, &digest)? else {
-                return Ok(None);
-            };
-            if size <= cache::LARGEST {
-                let bytes = store.read_blob(&digest, &file)?;
-                return Ok(bytes.map(|bytes| (Blob::held(bytes.clone()), Some(Found::Small(bytes)))));
-            }
-            let file = OpenFile::new(file, digest, store).at("look at", "a blob")?;
-            let file = Arc::new(file);
-            Ok(Some((Blob::file(Arc::clone(&file)), Some(Found::File(file)))))
-        })
-        .await
     }
 
     /// False where `from` has no such blob.
@@ -187,7 +179,10 @@ impl Storage {
         to: RepoName,
         digest: Digest,
     ) -> Result<bool, Error> {
-        self.run(move |store| store.mount_blob(&from, &to, &digest)).await
+        match &self.backend {
+            Backend::Files(files) => files.mount_blob(from, to, digest).await,
+            Backend::Objects(objects) => objects.mount_blob(from, to, digest).await,
+        }
     }
 
     /// A repository that has the blob, among those that `wanted` accepts.
@@ -196,11 +191,17 @@ impl Storage {
         digest: Digest,
         wanted: impl Fn(&RepoName) -> bool + Send + 'static,
     ) -> Result<Option<RepoName>, Error> {
-        self.run(move |store| store.find_blob(&digest, wanted)).await
+        match &self.backend {
+            Backend::Files(files) => files.find_blob(digest, wanted).await,
+            Backend::Objects(objects) => objects.find_blob(digest, wanted).await,
+        }
     }
 
     pub(crate) async fn delete_blob(&self, repository: RepoName, digest: Digest) -> Result<Deleted, Error> {
-        self.run(move |store| store.delete_blob(&repository, &digest)).await
+        match &self.backend {
+            Backend::Files(files) => files.delete_blob(repository, digest).await,
+            Backend::Objects(objects) => objects.delete_blob(repository, digest).await,
+        }
     }
 
     pub(crate) async fn create_upload(
@@ -208,12 +209,10 @@ impl Storage {
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
-        let reserve = self.1.reserve;
-        self.run(move |store| {
-            check_room(store, reserve, 0)?;
-            store.create_upload(repository, algorithm)
-        })
-        .await
+        match &self.backend {
+            Backend::Files(files) => files.create_upload(repository, algorithm).await,
+            Backend::Objects(objects) => objects.create_upload(repository, algorithm).await,
+        }
     }
 
     /// Bytes that a session has received.
@@ -222,39 +221,57 @@ impl Storage {
         repository: RepoName,
         id: UploadId,
     ) -> Result<Option<u64>, Error> {
-        self.run(move |store| store.upload_received(&repository, id)).await
+        match &self.backend {
+            Backend::Files(files) => files.upload_received(repository, id).await,
+            Backend::Objects(objects) => objects.upload_received(repository, id).await,
+        }
     }
 
     /// Takes a session up; no other request can until the [`Upload`] is gone.
     pub(crate) async fn open_upload(&self, repository: RepoName, id: UploadId) -> Result<Upload, NotOpened> {
-        let busy = self.0.busy.take(id).await.ok_or(NotOpened::Busy)?;
-        let opened = self.run(move |store| store.open_upload(&repository, id, busy)).await;
-        opened.map_err(NotOpened::Storage)?.ok_or(NotOpened::Unknown)
+        match &self.backend {
+            Backend::Files(files) => {
+                let upload = files.open_upload(repository, id).await?;
+                Ok(Upload::File(files.clone(), Box::new(upload)))
+            }
+            Backend::Objects(objects) => {
+                Ok(Upload::Object(Box::new(objects.open_upload(repository, id).await?)))
+            }
+        }
     }
 
     /// Puts a session aside for the next request.
     pub(crate) async fn suspend_upload(&self, upload: Upload) -> Result<(), Error> {
-        self.run(|_| {
-            upload.suspend();
-            Ok(())
-        })
-        .await
+        match upload {
+            Upload::File(files, upload) => files.suspend_upload(*upload).await,
+            Upload::Object(upload) => upload.suspend().await,
+        }
     }
 
     /// Undoes what this request appended.
     pub(crate) async fn roll_back_upload(&self, upload: Upload) -> Result<(), Error> {
-        self.run(move |_| upload.roll_back()).await
+        match upload {
+            Upload::File(files, upload) => files.roll_back_upload(*upload).await,
+            Upload::Object(upload) => upload.roll_back().await,
+        }
     }
 
     pub(crate) async fn finish_upload(&self, upload: Upload, digest: Digest) -> Result<Finished, Error> {
-        self.run(move |store| store.finish_upload(upload, &digest)).await
+        match upload {
+            Upload::File(files, upload) => files.finish_upload(*upload, digest).await,
+            Upload::Object(upload) => upload.finish(digest).await,
+        }
     }
 
     /// False where there is no such session.
     pub(crate) async fn cancel_upload(&self, repository: RepoName, id: UploadId) -> Result<bool, Error> {
-        self.run(move |store| store.cancel_upload(&repository, id)).await
+        match &self.backend {
+            Backend::Files(files) => files.cancel_upload(repository, id).await,
+            Backend::Objects(objects) => objects.cancel_upload(repository, id).await,
+        }
     }
 
+    /// Stores a manifest under its digest and these tags, if all that it needs is there.
     pub(crate) async fn put_manifest(
         &self,
         repository: RepoName,
@@ -263,24 +280,24 @@ impl Storage {
         bytes: Bytes,
         tags: Vec<Tag>,
     ) -> Result<Put, Error> {
-        let reserve = self.1.reserve;
-        self.run(move |store| {
-            check_room(store, reserve, 0)?;
-            store.put_manifest(&repository, manifest, &digest, &bytes, &tags)
-        })
-        .await
+        match &self.backend {
+            Backend::Files(files) => files.put_manifest(repository, manifest, digest, bytes, tags).await,
+            Backend::Objects(objects) => {
+                objects.put_manifest(repository, manifest, digest, bytes, tags).await
+            }
+        }
     }
 
+    /// Looks a manifest up without its content.
     pub(crate) async fn find_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
     ) -> Result<Option<StoredManifest>, Error> {
-        let key = Key { repository: repository.clone(), subject: reference.clone().into() };
-        if let Some(Found::Manifest(manifest, _)) = self.known(&key, self.ticket(&repository)) {
-            return Ok(Some(manifest));
+        match &self.backend {
+            Backend::Files(files) => files.find_manifest(repository, reference).await,
+            Backend::Objects(objects) => objects.find_manifest(repository, reference).await,
         }
-        self.run(move |store| store.find_manifest(&repository, &reference)).await
     }
 
     /// A manifest and its bytes, which match its digest.
@@ -289,22 +306,10 @@ impl Storage {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
-        let ticket = self.ticket(&repository);
-        let key = Key { repository, subject: reference.clone().into() };
-        if let Some(Found::Manifest(manifest, bytes)) = self.known(&key, ticket) {
-            return Ok(Some((manifest, bytes)));
+        match &self.backend {
+            Backend::Files(files) => files.read_manifest(repository, reference).await,
+            Backend::Objects(objects) => objects.read_manifest(repository, reference).await,
         }
-        self.learn(key, ticket, move |store, repository| {
-            let Some(manifest) = store.find_manifest(repository, &reference)? else {
-                return Ok(None);
-            };
-            let bytes = store.read_manifest(&manifest)?;
-            Ok(bytes.map(|bytes| {
-                let found = Found::Manifest(manifest.clone(), bytes.clone());
-                ((manifest, bytes), Some(found))
-            }))
-        })
-        .await
     }
 
     /// By tag takes the tag alone, by digest the manifest and its tags.
@@ -313,11 +318,10 @@ impl Storage {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Deleted, Error> {
-        self.run(move |store| match reference {
-            Reference::Tag(tag) => store.delete_tag(&repository, &tag),
-            Reference::Digest(digest) => store.delete_manifest(&repository, &digest),
-        })
-        .await
+        match &self.backend {
+            Backend::Files(files) => files.delete_manifest(repository, reference).await,
+            Backend::Objects(objects) => objects.delete_manifest(repository, reference).await,
+        }
     }
 
     /// At most `n` tags after `last` and whether there are more; none where there is no such repository.
@@ -327,16 +331,10 @@ impl Storage {
         last: Option<String>,
         n: usize,
     ) -> Result<Option<Arc<(Vec<String>, bool)>>, Error> {
-        let ticket = self.ticket(&repository);
-        let key = Key { repository, subject: Subject::Tags { last: last.clone(), n } };
-        if let Some(Found::Tags(page)) = self.known(&key, ticket) {
-            return Ok(Some(page));
+        match &self.backend {
+            Backend::Files(files) => files.tags(repository, last, n).await,
+            Backend::Objects(objects) => objects.tags(repository, last, n).await,
         }
-        self.learn(key, ticket, move |store, repository| {
-            let page = store.tags(repository, last.as_deref(), n)?.map(Arc::new);
-            Ok(page.map(|page| (Arc::clone(&page), Some(Found::Tags(page)))))
-        })
-        .await
     }
 
     /// At most `n` referrers after `last`, fewer where they are heavier than `weight` bytes together.
@@ -348,10 +346,12 @@ impl Storage {
         last: Option<Digest>,
         limits: (usize, usize),
     ) -> Result<ReferrersPage, Error> {
-        self.run(move |store| {
-            store.referrers(&repository, &subject, artifact_type.as_deref(), last.as_ref(), limits)
-        })
-        .await
+        match &self.backend {
+            Backend::Files(files) => files.referrers(repository, subject, artifact_type, last, limits).await,
+            Backend::Objects(objects) => {
+                objects.referrers(repository, subject, artifact_type, last, limits).await
+            }
+        }
     }
 
     /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
@@ -361,36 +361,58 @@ impl Storage {
         n: usize,
         wanted: impl Fn(&RepoName) -> bool + Send + 'static,
     ) -> Result<(Vec<RepoName>, bool), Error> {
-        self.run(move |store| store.repositories(last.as_deref(), n, wanted)).await
+        match &self.backend {
+            Backend::Files(files) => files.repositories(last, n, wanted).await,
+            Backend::Objects(objects) => objects.repositories(last, n, wanted).await,
+        }
     }
 
     pub(crate) async fn count_repositories(&self) -> Result<u64, Error> {
-        self.run(fs::Store::count_repositories).await
+        match &self.backend {
+            Backend::Files(files) => files.count_repositories().await,
+            Backend::Objects(objects) => objects.count_repositories().await,
+        }
     }
 
-    pub(crate) async fn usage(&self) -> Result<Usage, Error> {
-        self.run(fs::Store::usage).await
+    /// None where nothing says how much room there is.
+    pub(crate) async fn usage(&self) -> Result<Option<Usage>, Error> {
+        match &self.backend {
+            Backend::Files(files) => files.usage().await.map(Some),
+            Backend::Objects(_) => Ok(None),
+        }
     }
 
     /// How often content was found damaged or lost since the start.
     pub(crate) fn damaged(&self) -> u64 {
-        self.0.damaged()
+        match &self.backend {
+            Backend::Files(files) => files.damaged(),
+            Backend::Objects(objects) => objects.damaged(),
+        }
     }
 
-    /// The key that signs tokens, shared by all who serve this storage; blocks.
-    pub(crate) fn token_key(&self) -> Result<Vec<u8>, Error> {
-        self.0.token_key()
+    /// The key that signs tokens, shared by all who serve this storage.
+    pub(crate) async fn token_key(&self) -> Result<Vec<u8>, Error> {
+        match &self.backend {
+            Backend::Files(files) => files.token_key().await,
+            Backend::Objects(objects) => objects.token_key().await,
+        }
     }
 
     /// Lets steps on the disk fail.
     #[cfg(test)]
     pub(crate) fn faults(&self) -> &fs::Faults {
-        self.0.faults()
+        match &self.backend {
+            Backend::Files(files) => files.faults(),
+            Backend::Objects(_) => panic!("objects fail in another way"),
+        }
     }
 
-    /// Where the server of this root takes orders.
-    pub(crate) fn control(&self) -> PathBuf {
-        self.0.control()
+    /// Where the one server of this storage takes orders; none where there may be several.
+    pub(crate) fn control(&self) -> Option<PathBuf> {
+        match &self.backend {
+            Backend::Files(files) => Some(files.control()),
+            Backend::Objects(_) => None,
+        }
     }
 
     /// Takes away what nothing references; blocks. `report` hears of each thing, `go_on` is asked often, may wait, and
@@ -401,7 +423,10 @@ impl Storage {
         report: &mut dyn FnMut(Collected),
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
-        self.0.collect(how, report, go_on)
+        match &self.backend {
+            Backend::Files(files) => files.collect(how, report, go_on),
+            Backend::Objects(objects) => objects.collect(how, report, go_on),
+        }
     }
 
     /// Looks at everything; blocks. As for [`Self::collect`].
@@ -411,7 +436,10 @@ impl Storage {
         report: &mut dyn FnMut(Problem),
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
-        self.0.verify(repair, report, go_on)
+        match &self.backend {
+            Backend::Files(files) => files.verify(repair, report, go_on),
+            Backend::Objects(objects) => objects.verify(repair, report, go_on),
+        }
     }
 
     /// Compares all content with its digests; blocks. As for [`Self::collect`].
@@ -420,32 +448,41 @@ impl Storage {
         report: &mut dyn FnMut(Problem),
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
-        self.0.scrub(report, go_on)
+        match &self.backend {
+            Backend::Files(files) => files.scrub(report, go_on),
+            // Nobody asks for it before a bucket can be checked.
+            Backend::Objects(_) => Err(Error::NoCheck),
+        }
     }
 
-    /// When that was done last.
+    /// When that was done last; none where it can't be done.
     pub(crate) fn last_scrub(&self) -> Option<SystemTime> {
-        self.0.last_scrub()
+        match &self.backend {
+            Backend::Files(files) => files.last_scrub(),
+            Backend::Objects(_) => None,
+        }
     }
 
     /// That it was done now; blocks for a moment.
     pub(crate) fn scrubbed(&self) -> Result<(), Error> {
-        self.0.scrubbed()
+        match &self.backend {
+            Backend::Files(files) => files.scrubbed(),
+            Backend::Objects(_) => Err(Error::NoCheck),
+        }
     }
 
-    /// The last policy that was kept; blocks.
-    pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {
-        self.0.load_policy()
+    /// The last policy that was kept.
+    pub(crate) async fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {
+        match &self.backend {
+            Backend::Files(files) => files.load_policy().await,
+            Backend::Objects(objects) => objects.load_policy().await,
+        }
     }
 
     pub(crate) async fn save_policy(&self, policy: Vec<u8>) -> Result<(), Error> {
-        self.run(move |store| store.save_policy(&policy)).await
+        match &self.backend {
+            Backend::Files(files) => files.save_policy(policy).await,
+            Backend::Objects(objects) => objects.save_policy(policy).await,
+        }
     }
-}
-
-/// Refuses to write before the disk is full to the last byte.
-fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(), Error> {
-    let (free, total) = store.room()?;
-    let reserve = reserve.unwrap_or_else(|| (total / 100).min(LARGEST_RESERVE));
-    if free > reserve.saturating_add(bytes) { Ok(()) } else { Err(store.is_full()) }
 }

@@ -36,14 +36,14 @@ async fn a_full_disk_does_not_keep_a_policy_from_deciding() {
     }
     {
         let control = control(root.path());
-        control.load().unwrap();
+        control.load().await.unwrap();
         let status = control.report().await;
         assert_eq!((status.policy_revision, status.policy_unsaved), (Some(revision(&former)), false));
         control.apply(&newer).await.unwrap();
         assert!(!control.report().await.policy_unsaved);
     }
     let control = control(root.path());
-    control.load().unwrap();
+    control.load().await.unwrap();
     assert_eq!(control.report().await.policy_revision, Some(revision(&newer)));
 }
 

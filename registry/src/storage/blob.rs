@@ -22,7 +22,7 @@ use futures::Stream;
 use oci::{Digest, Hasher};
 use rustix::{fs::Advice, io::ReadWriteFlags};
 
-use super::fs::Store;
+use super::{fs::Store, objects::OpenObject};
 use crate::sendfile::{self, FileQueue};
 
 /// Read at once, and so held in memory for each reader.
@@ -46,6 +46,7 @@ pub(crate) struct Blob {
 enum Content {
     Held(Bytes),
     File(Arc<OpenFile>),
+    Object(Arc<OpenObject>),
 }
 
 /// A blob's file, with what it was when it was opened.
@@ -121,6 +122,10 @@ impl Blob {
         Self { size: file.stamp.size, content: Content::File(file) }
     }
 
+    pub(super) fn object(object: Arc<OpenObject>) -> Self {
+        Self { size: object.size(), content: Content::Object(object) }
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -135,6 +140,7 @@ impl Blob {
                 });
                 range.map_or_else(|_| Body::empty(), |range| Body::from(bytes.slice(range)))
             }
+            (Content::Object(object), _) => Body::from_stream(object.stream(first, length)),
             (Content::File(file), _) if length == self.size && !file.is_trusted.load(Ordering::Relaxed) => {
                 Body::from_stream(compare(file))
             }

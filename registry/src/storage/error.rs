@@ -16,6 +16,16 @@ pub(crate) enum Error {
     Damaged { path: PathBuf, what: &'static str },
     #[error("there are {0} uploads under way, and no more are begun")]
     TooManyUploads(usize),
+    #[error("failed to {action} {key} in the bucket: {source}")]
+    Object { action: &'static str, key: String, source: Box<object_store::Error> },
+    #[error("{key} was changed by others again and again")]
+    Contended { key: String },
+    #[error("the bucket is too slow: the request was given up before others stop counting with it")]
+    TooSlow,
+    #[error("the upload session was cancelled, or taken over by another request")]
+    SessionLost,
+    #[error("a bucket can't be checked yet: only a folder can")]
+    NoCheck,
     #[error("failed to write JSON: {0}")]
     Encode(serde_json::Error),
     #[error("a storage task ended early: {0}")]

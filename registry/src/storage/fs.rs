@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::disk::faults::Faults;
 pub(crate) use self::{
     check::{Problem, Severity},
-    collect::{Collected, Collecting},
+    collect::{Collected, Collecting, Kind as CollectedKind},
     layout::VERSION as LAYOUT_VERSION,
     uploads::Upload,
 };

@@ -79,6 +79,12 @@ pub(crate) struct ReferrersPage {
     pub(crate) more_after: Option<Digest>,
 }
 
+/// Roughly the bytes of a descriptor in JSON.
+pub(super) fn weigh(descriptor: &Descriptor) -> usize {
+    let annotations = descriptor.annotations.iter().flatten();
+    300 + annotations.map(|(key, value)| key.len() + value.len() + 6).sum::<usize>()
+}
+
 /// How full the storage is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {

@@ -1,6 +1,12 @@
 //! A small HTTP client: one connection a request, over TCP or TLS, everything in memory.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -16,10 +22,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// Speaks to one server.
+/// Speaks to one server, or to several in turn that are one registry. Clones take turns together.
 #[derive(Clone)]
 pub(crate) struct Client {
-    address: SocketAddr,
+    addresses: Arc<[SocketAddr]>,
+    turn: Arc<AtomicUsize>,
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<String>,
 }
@@ -36,7 +43,11 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, tls: None, authorization: None }
+        Self::in_turn(vec![address])
+    }
+
+    pub(crate) fn in_turn(addresses: Vec<SocketAddr>) -> Self {
+        Self { addresses: addresses.into(), turn: Arc::default(), tls: None, authorization: None }
     }
 
     pub(crate) fn over_tls(mut self, config: ClientConfig) -> Self {
@@ -55,8 +66,9 @@ impl Client {
         self
     }
 
+    /// The one by whose name all are called.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
     }
 
     /// Sends a request; fails only where the connection does.
@@ -68,7 +80,7 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Result<Answer, Failure> {
         let mut request =
-            Request::builder().method(method).uri(path).header(header::HOST, self.address.to_string());
+            Request::builder().method(method).uri(path).header(header::HOST, self.address().to_string());
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
@@ -76,7 +88,8 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into()))?;
-        let tcp = TcpStream::connect(self.address).await?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let tcp = TcpStream::connect(self.addresses[turn % self.addresses.len()]).await?;
         match &self.tls {
             None => exchange(tcp, request).await,
             Some(config) => {

@@ -71,3 +71,33 @@ async fn p34_a_full_disk_refuses_writes_with_a_sentence_and_goes_on_reading() {
     client.put_manifest("a", "v2", &manifest).await.expect(StatusCode::CREATED);
     client.push_image("b", "v1", "another").await;
 }
+
+#[tokio::test]
+async fn p34_the_disks_reserve_stays_free_and_everything_else_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let (manifest, session) = {
+        let server = Server::start(root.path());
+        let client = server.client();
+        (client.push_image("a", "v1", "layer").await, client.start_upload("a").await)
+    };
+    let server = Server::with(root.path(), |command| {
+        command.args(["--disk-reserve", "1000000Ti"]);
+    });
+    let client = server.client();
+    let full = (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
+    let refused = client.post("/v2/a/blobs/uploads/", "").await.expect_error(full.0, full.1);
+    assert!(String::from_utf8_lossy(&refused.body).contains("storage is full"));
+    let large = noise(34, 3_000_000);
+    let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&large));
+    client.post(&path, large.clone()).await.expect_error(full.0, full.1);
+    client.patch(&session, &[], large).await.expect_error(full.0, full.1);
+    client.patch(&session, &[], "a little").await.expect_error(full.0, full.1);
+    let another = image(b"{\"of\":\"layer\"}", &[b"layer", b"layer"]);
+    client.put_manifest("a", "v2", &another).await.expect_error(full.0, full.1);
+
+    assert_eq!(client.get(&session).await.header("range"), "0-0");
+    client.send(Method::DELETE, &session, &[], "").await.expect(StatusCode::NO_CONTENT);
+    client.get("/v2/a/manifests/v1").await.expect(StatusCode::OK);
+    client.get(&format!("/v2/a/blobs/{}", sha256(b"layer"))).await.expect(StatusCode::OK);
+    client.delete(&format!("/v2/a/manifests/{manifest}")).await.expect(StatusCode::ACCEPTED);
+}

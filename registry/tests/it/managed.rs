@@ -58,22 +58,28 @@ impl Managed {
     }
 
     pub(crate) fn operator(&self, server: &Server) -> Operator {
-        Operator::new(&self.channel.sign(&["operator"]), &self.channel.pem, server.address("channel"))
+        Operator::new(&self.channel.sign(&["operator"]), &self.channel.pem, &server.addresses("channel"))
     }
 }
 
 pub(crate) struct Operator {
     pub(crate) client: channel::client::Client,
+    /// The first replica's.
     pub(crate) address: SocketAddr,
+    others: Vec<SocketAddr>,
 }
 
 impl Operator {
-    pub(crate) fn new(identity: &Signed, ca: &str, address: SocketAddr) -> Self {
+    pub(crate) fn new(identity: &Signed, ca: &str, addresses: &[SocketAddr]) -> Self {
         let client = channel::client::Client::new(&identity.cert, &identity.key, ca).unwrap();
-        Self { client, address }
+        Self { client, address: addresses[0], others: addresses[1..].to_vec() }
     }
 
+    /// To every replica; what the first one says.
     pub(crate) async fn put(&self, policy: &Policy) -> Result<ReplicaStatus, channel::client::Error> {
+        for other in &self.others {
+            let _: ReplicaStatus = self.client.put(*other, NAME, "/v1/policy", policy).await?;
+        }
         self.client.put(self.address, NAME, "/v1/policy", policy).await
     }
 

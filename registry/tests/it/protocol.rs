@@ -42,7 +42,7 @@ async fn p36_names_outside_the_grammar_touch_no_file(#[case] path: &str, #[case]
             answer.expect_error(StatusCode::BAD_REQUEST, code);
         }
     }
-    assert_eq!(std::fs::read_dir(root.path().join("repositories")).unwrap().count(), 0);
+    assert_eq!(server.stored("repositories"), 0);
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn p36_what_is_no_tag_is_not_there_and_can_not_be_pushed() {
         let refused = server.client().put(&path, &[], "{}").await;
         refused.expect_error(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid);
     }
-    assert_eq!(std::fs::read_dir(root.path().join("repositories")).unwrap().count(), 0);
+    assert_eq!(server.stored("repositories"), 0);
 }
 
 #[tokio::test]
@@ -71,8 +71,7 @@ async fn p35_errors_are_json_and_carry_the_requests_id() {
 
     // A tag that can't be read is the server's fault: no internals for the client, all of them in the log.
     client.push_image("a", "v1", "layer").await;
-    std::fs::remove_file(root.path().join("repositories/a/_tags/v1")).unwrap();
-    std::fs::create_dir(root.path().join("repositories/a/_tags/v1")).unwrap();
+    server.obstruct("repositories/a/_tags/v1");
     let failed = client.get("/v2/a/manifests/v1").await.expect(StatusCode::INTERNAL_SERVER_ERROR);
     let list: ErrorList = failed.json();
     let id = failed.header("x-request-id");

@@ -4,12 +4,13 @@ use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
+use oci::Digest;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -17,6 +18,7 @@ use crate::client::Client;
 /// A running `berth-registry serve`.
 pub(crate) struct Server {
     child: Child,
+    root: PathBuf,
     addresses: HashMap<String, SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -69,11 +71,16 @@ impl Server {
             };
             addresses.insert(name, address);
         }
-        Self { child, addresses, log }
+        Self { child, root: root.to_owned(), addresses, log }
     }
 
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         self.addresses[listener]
+    }
+
+    /// The same of each instance.
+    pub(crate) fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        vec![self.address(listener)]
     }
 
     /// Speaks plain HTTP, without credentials.
@@ -120,6 +127,47 @@ impl Server {
             std::thread::yield_now();
         }
     }
+}
+
+/// What lies below, which is not the same everywhere.
+impl Server {
+    /// How many things there are of a kind that has a folder.
+    pub(crate) fn stored(&self, folder: &str) -> usize {
+        files(&self.root.join(folder))
+    }
+
+    /// What a small file holds.
+    pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.root.join(path)).ok()
+    }
+
+    /// Lets the registry fail where it reads this.
+    pub(crate) fn obstruct(&self, path: &str) {
+        std::fs::remove_file(self.root.join(path)).unwrap();
+        std::fs::create_dir(self.root.join(path)).unwrap();
+    }
+
+    /// Changes content behind the registry's back.
+    pub(crate) fn damage(&self, digest: &Digest, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let file = self.root.join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
+        let damaged = change(std::fs::read(&file).unwrap());
+        std::fs::write(file, damaged).unwrap();
+    }
+
+    /// Waits until something of a chunk that is being sent has come in.
+    pub(crate) async fn has_begun(&self, session: &str) {
+        while self.client().get(session).await.header("range") == "0-0" {}
+    }
+
+    /// Whether the registry knows how much room there is.
+    pub(crate) fn has_a_size() -> bool {
+        true
+    }
+}
+
+fn files(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.file_type().unwrap().is_dir() { files(&entry.path()) } else { 1 }).sum()
 }
 
 impl Drop for Server {

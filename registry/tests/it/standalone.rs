@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     image::{noise, sha256},
+    policy_file::Standalone,
     server::{Server, berth_registry},
 };
 
@@ -119,4 +120,12 @@ async fn a_stuck_client_does_not_hold_up_the_end_beyond_the_grace_time() {
     server.terminate();
     assert!(server.wait().success());
     assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn the_key_of_tokens_is_readable_by_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let standalone = Standalone::start();
+    let key = standalone.folder.path().join("root/token.key");
+    assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
 }

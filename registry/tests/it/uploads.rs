@@ -1,7 +1,5 @@
 //! Pushing blobs: points 1 to 14.
 
-use std::path::Path;
-
 use http::{Method, StatusCode};
 use oci::{Algorithm, Digest, ErrorCode};
 use tokio::{
@@ -13,11 +11,6 @@ use crate::{
     image::{noise, sha256},
     server::Server,
 };
-
-fn files(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    entries.map(|entry| if entry.file_type().unwrap().is_dir() { files(&entry.path()) } else { 1 }).sum()
-}
 
 #[tokio::test]
 async fn p01_a_chunk_out_of_order_or_repeated_is_refused_and_the_session_survives() {
@@ -129,7 +122,7 @@ async fn p06_a_wrong_digest_stores_nothing_on_any_path() {
         let missing = client.put(&session, &[], "content").await;
         missing.expect_error(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid);
     }
-    assert_eq!(files(&root.path().join("blobs")), 0);
+    assert_eq!(server.stored("blobs"), 0);
     client.head(&format!("/v2/a/blobs/{wrong}")).await.expect(StatusCode::NOT_FOUND);
 }
 
@@ -144,7 +137,7 @@ async fn p07_one_request_is_enough() {
     let pushed = pushed.expect(StatusCode::CREATED);
     assert_eq!(pushed.header("docker-content-digest"), digest.as_str());
     assert_eq!(client.get(pushed.header("location")).await.body, content);
-    assert_eq!(files(&root.path().join("uploads")), 0);
+    assert_eq!(server.stored("uploads"), 0);
 }
 
 #[tokio::test]
@@ -189,7 +182,7 @@ async fn p10_a_session_can_be_cancelled_once() {
     let session = client.start_upload("a").await;
     client.patch(&session, &[], "0123").await.expect(StatusCode::ACCEPTED);
     client.delete(&session).await.expect(StatusCode::NO_CONTENT);
-    assert_eq!(files(&root.path().join("uploads")), 0);
+    assert_eq!(server.stored("uploads"), 0);
     client.delete(&session).await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
     client.patch(&session, &[], "4").await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
     let elsewhere = client.start_upload("a").await.replace("/v2/a/", "/v2/b/");
@@ -209,8 +202,7 @@ async fn p12_what_arrived_before_a_cut_stays_and_the_client_goes_on_from_there()
     let head = format!("PATCH {session} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", content.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&content[..400_000]).await.unwrap();
-    // Begun for certain once something is in.
-    while client.get(&session).await.header("range") == "0-0" {}
+    server.has_begun(&session).await;
     drop(stream);
 
     // Whoever comes next waits for the cut request to end; this one appends nothing.

@@ -6,7 +6,7 @@
 use oci::{Descriptor, Digest, RepoName};
 
 use super::{Store, folder, layout};
-use crate::storage::{Error, ReferrersPage};
+use crate::storage::{Error, ReferrersPage, model::weigh};
 
 /// Entries looked at for one page, which is shorter, or empty, where a filter wants none of them.
 const LOOKS: usize = 2000;
@@ -54,10 +54,4 @@ impl Store {
             annotations: record.annotations,
         }))
     }
-}
-
-/// Roughly the bytes of a descriptor in JSON.
-fn weigh(descriptor: &Descriptor) -> usize {
-    let annotations = descriptor.annotations.iter().flatten();
-    300 + annotations.map(|(key, value)| key.len() + value.len() + 6).sum::<usize>()
 }
