@@ -8,7 +8,10 @@ use std::{
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::{image::sha256, server::Server};
+use crate::{
+    image::{image, sha256},
+    server::Server,
+};
 
 fn run(root: &Path, arguments: &[&str]) -> (Output, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_berth-registry"));
@@ -110,6 +113,22 @@ fn what_is_no_root_is_left_alone() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("is no root of a registry"), "{output:?}");
     }
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_check_does_not_mind_what_sparse_manifests_lack() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::with(root.path(), |command| {
+        command.args(["--allow-sparse", "all"]);
+    });
+    let client = server.client();
+    client.push_blob("a", "{}").await;
+    client.push_blob("secret", "layer").await;
+    client.put_manifest("a", "v1", &image(b"{}", &[b"layer", b"later"])).await.expect(StatusCode::CREATED);
+    let (output, text) = run(root.path(), &["check", "--repair"]);
+    assert!(output.status.success() && !text.contains("needs"), "{output:?}");
+    // Nor does a repair give a repository what another one has.
+    client.get(&format!("/v2/a/blobs/{}", sha256(b"layer"))).await.expect(StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

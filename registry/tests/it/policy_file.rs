@@ -171,7 +171,7 @@ async fn a_changed_policy_decides_within_seconds_and_a_broken_one_never() {
     alice.get("/v2/").await.expect(StatusCode::OK);
 
     standalone.write("{}");
-    standalone.server.logged(|line| line["message"] == "a new policy decides" && line["users"] == 0);
+    standalone.server.logged_by_each(|line| line["message"] == "a new policy decides" && line["users"] == 0);
     alice.get("/v2/").await.expect(StatusCode::UNAUTHORIZED);
 }
 

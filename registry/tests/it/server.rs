@@ -114,6 +114,11 @@ impl Server {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until every instance has logged such a line.
+    pub(crate) fn logged_by_each(&self, wanted: impl Fn(&Value) -> bool) {
+        self.logged(wanted);
+    }
+
     /// The first log line that `wanted` accepts, now or a little later.
     pub(crate) fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -125,11 +125,21 @@ impl Server {
 
     /// The first log line that `wanted` accepts, now or a little later.
     pub(crate) fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for(wanted, 1)
+    }
+
+    /// Waits until every instance has logged such a line.
+    pub(crate) fn logged_by_each(&self, wanted: impl Fn(&Value) -> bool) {
+        self.wait_for(wanted, INSTANCES);
+    }
+
+    /// The last of so many lines.
+    fn wait_for(&self, wanted: impl Fn(&Value) -> bool, count: usize) -> Value {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let lines = self.log.lines();
-            let mut events = lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default());
-            if let Some(event) = events.find(&wanted) {
+            let events = lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default());
+            if let Some(event) = events.filter(&wanted).nth(count - 1) {
                 return event;
             }
             assert!(Instant::now() < deadline, "not logged: {lines:#?}");
