@@ -93,7 +93,7 @@ impl Store {
         let layout = Layout::new(root);
         let lock = take_lock(&layout)?;
         check_version(&layout)?;
-        let durable = Durable::new(root, layout.tmp());
+        let durable = Durable::new(root, layout.tmp(), layout.empty());
         for folder in layout.folders() {
             durable.ensure_folder(&folder)?;
         }
@@ -235,6 +235,7 @@ fn check_version(layout: &Layout) -> Result<(), OpenError> {
             name,
             "lock"
                 | "lost+found"
+                | "empty"
                 | "control.sock"
                 | "tmp"
                 | "uploads"

@@ -44,10 +44,10 @@ impl<'a> Change<'a> {
         for path in paths {
             self.folder(parent(path))?;
             let coming = self.durable.known.coming(parent(path));
-            let created = self.durable.disk.create_new(path);
+            let marked = self.durable.make_empty(path);
             drop(coming);
-            match created {
-                Ok(_) => drop(self.folders.insert(parent(path).to_owned())),
+            match marked {
+                Ok(()) => drop(self.folders.insert(parent(path).to_owned())),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.also(parent(path)),
                 Err(error) => return Err(error).at("create", path),
             }

@@ -114,6 +114,15 @@ impl Disk {
         Ok(())
     }
 
+    /// Gives a file another name.
+    pub(super) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        fs::hard_link(from, to)?;
+        #[cfg(test)]
+        self.note(|| faults::Done::Linked(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
     pub(super) fn create_folder(&self, path: &Path) -> io::Result<()> {
         self.step()?;
         fs::create_dir(path)?;
@@ -170,6 +179,8 @@ pub(super) mod faults {
         Truncated(PathBuf, u64),
         Synced(PathBuf),
         Renamed(PathBuf, PathBuf),
+        /// The file, and the name that it has now, too.
+        Linked(PathBuf, PathBuf),
         /// With everything in it.
         Removed(PathBuf),
     }

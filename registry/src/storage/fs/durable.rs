@@ -21,17 +21,20 @@ pub(super) struct Durable {
     pub(super) root: PathBuf,
     /// On the same file system, so that renaming is atomic.
     tmp: PathBuf,
+    /// What all empty files are: making another file of each would cost more than all the rest of a push.
+    empty: PathBuf,
     pub(super) known: Known,
     /// Shared by those who put something into a folder; who takes folders away needs it alone and never waits.
     filling: RwLock<()>,
 }
 
 impl Durable {
-    pub(super) fn new(root: &Path, tmp: PathBuf) -> Self {
+    pub(super) fn new(root: &Path, tmp: PathBuf, empty: PathBuf) -> Self {
         Self {
             disk: Disk::default(),
             root: root.to_owned(),
             tmp,
+            empty,
             known: Known::default(),
             filling: RwLock::default(),
         }
@@ -115,6 +118,27 @@ impl Durable {
         }
     }
 
+    /// Makes an empty file where none is.
+    pub(super) fn make_empty(&self, path: &Path) -> io::Result<()> {
+        let linked = match self.disk.link(&self.empty, path) {
+            // It is not there yet, or has as many names as a file can have.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TooManyLinks) => {
+                let new = self.tmp_name();
+                self.disk.create_new(&new)?;
+                self.disk.rename(&new, &self.empty)?;
+                self.disk.link(&self.empty, path)
+            }
+            linked => linked,
+        };
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                // Not every file system has links, and others may have replaced it meanwhile.
+                self.disk.create_new(path).map(drop)
+            }
+            linked => linked,
+        }
+    }
+
     /// A name in `tmp/` that nothing has.
     pub(super) fn tmp_name(&self) -> PathBuf {
         self.tmp.join(Uuid::new_v4().to_string())
@@ -147,7 +171,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let tmp = root.path().join("tmp");
         fs::create_dir(&tmp).unwrap();
-        let durable = Durable::new(root.path(), tmp);
+        let durable = Durable::new(root.path(), tmp, root.path().join("empty"));
         (root, durable)
     }
 

@@ -7,6 +7,7 @@
 //! policy.json                                  the last policy that the operator sent
 //! token.key                                    signs tokens; who knows it is whoever they like
 //! scrubbed                                     empty: its time is when all content was last found right, or set aside
+//! empty                                        what the empty files below have in common: they are links to it
 //! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
 //! holders/sha256/ab/abcd…/team+app             for each repository that has it as a blob or manifest, an empty file
 //! quarantine/                                  content that was found damaged; nothing is served from here
@@ -73,6 +74,10 @@ impl Layout {
 
     pub(super) fn scrubbed(&self) -> PathBuf {
         self.root.join("scrubbed")
+    }
+
+    pub(super) fn empty(&self) -> PathBuf {
+        self.root.join("empty")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {

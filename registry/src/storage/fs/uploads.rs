@@ -24,6 +24,9 @@ use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
 /// Read at once while catching up with a hash.
 const CATCH_UP: usize = 256 << 10;
 
+/// In a session's folder: a [`Session`].
+const SESSION: &str = "session.json";
+
 /// What is kept between the requests of a session.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -111,15 +114,16 @@ impl Store {
         let id = UploadId::random();
         let folder = self.layout.upload(id);
         let create = || {
-            self.durable.disk.create_folder(&folder)?;
-            self.durable.disk.create_new(&data(&folder))?;
+            let disk = &self.durable.disk;
+            disk.create_folder(&folder)?;
+            disk.create_new(&data(&folder))?;
             let session = Session {
                 repository,
                 run: this_run().to_owned(),
                 hashed: 0,
                 hash: Hasher::new(algorithm).pause(),
             };
-            write_session(&self.durable.disk, &folder, &session)
+            disk.write(&mut disk.create_new(&folder.join(SESSION))?, &serde_json::to_vec(&session)?)
         };
         create().at("create", &folder).inspect_err(|_| {
             let _ = fs::remove_dir_all(&folder);
@@ -231,13 +235,13 @@ impl Store {
     /// Whether there is all that it takes to go on with a session.
     pub(super) fn is_session(&self, id: UploadId) -> Result<bool, Error> {
         let folder = self.layout.upload(id);
-        let json = read_if_there(&folder.join("session.json"))?;
+        let json = read_if_there(&folder.join(SESSION))?;
         let session = json.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
         Ok(session.is_some() && fs::exists(data(&folder)).at("look at", &folder)?)
     }
 
     fn session(&self, repository: &RepoName, id: UploadId) -> Result<Option<Session>, Error> {
-        let json = read_if_there(&self.layout.upload(id).join("session.json"))?;
+        let json = read_if_there(&self.layout.upload(id).join(SESSION))?;
         // A session that a power failure tore is one that never was: nothing of it was acknowledged for good.
         let session = json.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
         Ok(session.filter(|session| session.repository == *repository))
@@ -257,7 +261,7 @@ fn data(folder: &Path) -> PathBuf {
 fn write_session(disk: &Disk, folder: &Path, session: &Session) -> io::Result<()> {
     let new = folder.join("session.json.new");
     disk.write(&mut disk.create(&new)?, &serde_json::to_vec(session)?)?;
-    disk.rename(&new, &folder.join("session.json"))
+    disk.rename(&new, &folder.join(SESSION))
 }
 
 /// The hash of all the data, and the data's length.

@@ -128,6 +128,10 @@ impl Model {
                 self.change(&below(from), |names, name| names.remove(&name));
                 self.change(&below(to), |names, name| names.insert(name, node));
             }
+            Done::Linked(from, to) => {
+                let node = self.find(&below(from));
+                self.change(&below(to), |names, name| names.insert(name, node));
+            }
             Done::Removed(path) => {
                 self.change(&below(path), |names, name| names.remove(&name));
             }
