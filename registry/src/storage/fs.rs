@@ -103,7 +103,9 @@ impl Store {
         }
         for name in folder::names(&layout.tmp())? {
             let leftover = layout.tmp().join(name);
-            fs::remove_file(&leftover).at("remove", leftover)?;
+            let removed =
+                if leftover.is_dir() { fs::remove_dir_all(&leftover) } else { fs::remove_file(&leftover) };
+            removed.at("remove", leftover)?;
         }
         let uploads = uploads::Count::new(folder::names(&layout.uploads())?.len());
         Ok(Self {

@@ -60,7 +60,20 @@ impl<'a> Change<'a> {
         self.write_with(path, bytes, 0o666)
     }
 
-    /// The same with other permissions.
+    /// The same, unless that is there already. Each file that goes makes the next ones dearer: file systems take their
+    /// time before they use its place again.
+    pub(super) fn write_if_new(&mut self, path: &Path, bytes: &[u8]) -> Result<Option<PathBuf>, Error> {
+        let length = bytes.len() as u64;
+        let is_there = fs::metadata(path).is_ok_and(|found| found.len() == length)
+            && fs::read(path).is_ok_and(|found| found == bytes);
+        if is_there {
+            self.also(parent(path));
+            return Ok(None);
+        }
+        self.write(path, bytes).map(Some)
+    }
+
+    /// As [`Self::write`], with other permissions.
     pub(super) fn write_with(&mut self, path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, Error> {
         self.folder(parent(path))?;
         let tmp = self.durable.tmp_name();

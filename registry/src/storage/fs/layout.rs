@@ -12,7 +12,8 @@
 //! holders/sha256/ab/abcd…/team+app             for each repository that has it as a blob or manifest, an empty file
 //! quarantine/                                  content that was found damaged; nothing is served from here
 //! uploads/<session>/{session.json,data}        what clients are sending; goes away some time after the last byte
-//! tmp/                                         files on their way to or from their names; emptied at each start
+//! tmp/                                         files on their way to or from their names, folders for the next uploads; emptied
+//!                                              at each start
 //! repositories/<name>/_blobs/sha256/abcd…      "this repository has this blob": its size, in decimal
 //! repositories/<name>/_manifests/sha256/abcd…  "this repository has this manifest": what it is and needs, as JSON
 //! repositories/<name>/_tags/<tag>              the digest that the tag points to

@@ -72,18 +72,21 @@ impl Store {
         change.mark(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>())?;
         let (content, at) = (self.layout.content(digest), folder.manifest(digest));
         let json = serde_json::to_vec(&record).map_err(Error::Encode)?;
-        let (new_content, new_record) = (change.write(&content, bytes)?, change.write(&at, &json)?);
+        let new_content = change.write_if_new(&content, bytes)?;
+        let new_record = change.write_if_new(&at, &json)?;
         let mut pointers = Vec::with_capacity(tags.len());
         for tag in tags {
             let at = folder.tag(tag);
-            pointers.push((change.write(&at, format!("{digest}\n").as_bytes())?, at));
+            let new = change.write_if_new(&at, format!("{digest}\n").as_bytes())?;
+            pointers.extend(new.map(|new| (new, at)));
         }
         change.settle()?;
-        {
+        if let Some(new_content) = new_content {
             let _nobody_judges = self.locks.place(digest);
             change.rename(&new_content, &content)?;
         }
-        change.name(&[(&new_record, &at)])?;
+        let new_record: Vec<_> = new_record.iter().map(|new| (new.as_path(), at.as_path())).collect();
+        change.name(&new_record)?;
         let pointers: Vec<_> = pointers.iter().map(|(from, to)| (from.as_path(), to.as_path())).collect();
         change.name(&pointers).inspect_err(|_| self.listings.forget(&folder.tags()))?;
         for tag in tags {

@@ -113,20 +113,25 @@ impl Store {
         self.make_room_for_upload(room::MAX_UPLOADS)?;
         let id = UploadId::random();
         let folder = self.layout.upload(id);
+        let session = Session {
+            repository,
+            run: this_run().to_owned(),
+            hashed: 0,
+            hash: Hasher::new(algorithm).pause(),
+        };
+        let spare = self.uploads.take_spare();
+        let made = spare.clone().unwrap_or_else(|| self.durable.tmp_name());
+        let disk = &self.durable.disk;
         let create = || {
-            let disk = &self.durable.disk;
-            disk.create_folder(&folder)?;
-            disk.create_new(&data(&folder))?;
-            let session = Session {
-                repository,
-                run: this_run().to_owned(),
-                hashed: 0,
-                hash: Hasher::new(algorithm).pause(),
-            };
-            disk.write(&mut disk.create_new(&folder.join(SESSION))?, &serde_json::to_vec(&session)?)
+            if spare.is_none() {
+                disk.create_folder(&made)?;
+            }
+            disk.create_new(&data(&made))?;
+            disk.write(&mut disk.create(&made.join(SESSION))?, &serde_json::to_vec(&session)?)?;
+            disk.rename(&made, &folder)
         };
         create().at("create", &folder).inspect_err(|_| {
-            let _ = fs::remove_dir_all(&folder);
+            let _ = fs::remove_dir_all(&made);
         })?;
         self.uploads.add();
         Ok(id)
@@ -215,7 +220,7 @@ impl Store {
         change.name(&[(&mark.0, &mark.1)])?;
         drop(change);
         // What a crash leaves of the folder goes with the abandoned ones.
-        let _ = self.remove_upload(id);
+        let _ = self.recycle_upload(id);
         Ok(Finished::Stored)
     }
 

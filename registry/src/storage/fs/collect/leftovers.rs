@@ -62,7 +62,10 @@ impl Run<'_> {
         for name in folder::entries(&tmp)? {
             let path = tmp.join(name.at("list", &tmp)?);
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            if !metadata.modified().is_ok_and(|touched| is_older(touched, self.grace.max(LEAST))) {
+            // A folder waits for the next upload.
+            if metadata.is_dir()
+                || !metadata.modified().is_ok_and(|touched| is_older(touched, self.grace.max(LEAST)))
+            {
                 continue;
             }
             if !self.is_dry {

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -19,6 +20,8 @@ use crate::storage::{Error, UploadId};
 pub(super) const MAX_UPLOADS: usize = 10_000;
 /// How often it is tried to make room for more.
 const MAKE_ROOM: Duration = Duration::from_secs(10);
+/// Folders that are kept for the next sessions.
+const SPARES: usize = 16;
 
 /// How many sessions there are.
 #[derive(Debug)]
@@ -26,15 +29,26 @@ pub(in super::super) struct Count {
     /// Never too few for long: what is not counted is found when there seem to be too many.
     now: AtomicUsize,
     made_room: Mutex<Option<Instant>>,
+    /// Folders of sessions that have ended, without data. Taking one is cheaper than making one.
+    spares: Mutex<Vec<PathBuf>>,
 }
 
 impl Count {
     pub(in super::super) fn new(now: usize) -> Self {
-        Self { now: now.into(), made_room: Mutex::default() }
+        Self { now: now.into(), made_room: Mutex::default(), spares: Mutex::default() }
+    }
+
+    pub(super) fn take_spare(&self) -> Option<PathBuf> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     pub(super) fn add(&self) {
         self.now.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remove(&self) {
+        let fewer = |now: usize| Some(now.saturating_sub(1));
+        let _ = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
     }
 }
 
@@ -64,8 +78,22 @@ impl Store {
     /// Takes a session away with what it received.
     pub(in super::super) fn remove_upload(&self, id: UploadId) -> io::Result<()> {
         self.durable.disk.remove_tree(&self.layout.upload(id))?;
-        let fewer = |now: usize| Some(now.saturating_sub(1));
-        let _ = self.uploads.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        self.uploads.remove();
+        Ok(())
+    }
+
+    /// Ends a session whose data has gone elsewhere.
+    pub(super) fn recycle_upload(&self, id: UploadId) -> io::Result<()> {
+        let mut spares = self.uploads.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() >= SPARES {
+            drop(spares);
+            return self.remove_upload(id);
+        }
+        let spare = self.durable.tmp_name();
+        self.durable.disk.rename(&self.layout.upload(id), &spare)?;
+        spares.push(spare);
+        drop(spares);
+        self.uploads.remove();
         Ok(())
     }
 }
