@@ -8,6 +8,7 @@ mod blobs;
 mod client;
 mod connections;
 mod crash;
+mod disconnects;
 mod full;
 mod image;
 mod layout;

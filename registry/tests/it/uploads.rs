@@ -191,6 +191,24 @@ async fn p10_a_session_can_be_cancelled_once() {
     nonsense.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
 }
 
+/// Over a bucket too, whose parts are large.
+#[tokio::test]
+async fn p11_chunks_may_be_of_any_size_and_none_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let started = client.post("/v2/a/blobs/uploads/", "").await.expect(StatusCode::ACCEPTED);
+    assert!(started.headers.get("oci-chunk-min-length").is_none());
+    let session = started.header("location").to_owned();
+    for digit in ["0", "1", "2", "3", "4"] {
+        client.patch(&session, &[], digit).await.expect(StatusCode::ACCEPTED);
+    }
+    let digest = sha256(b"01234567");
+    let close = format!("{session}?digest={digest}");
+    let closed = client.put(&close, &[("content-range", "5-7")], "567").await.expect(StatusCode::CREATED);
+    assert_eq!(client.get(closed.header("location")).await.expect(StatusCode::OK).body, "01234567");
+}
+
 #[tokio::test]
 async fn p12_what_arrived_before_a_cut_stays_and_the_client_goes_on_from_there() {
     let root = tempfile::tempdir().unwrap();
