@@ -4,7 +4,7 @@
 //! can't be used are reported once and the former certificate stays.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -206,11 +206,22 @@ impl TlsListener {
         self.pending.push_back((source, handshake));
     }
 
+    /// The oldest of the source that has most.
+    fn oldest_of_crowd(&self) -> Option<usize> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for (of, _) in &self.pending {
+            *counts.entry(*of).or_default() += 1;
+        }
+        let (crowd, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        self.pending.iter().position(|(of, _)| *of == crowd)
+    }
+
     fn make_place(&mut self, source: IpAddr) {
         self.pending.retain(|(_, handshake)| !handshake.is_finished());
         let mut of_same = self.pending.iter().enumerate().filter(|(_, (of, _))| *of == source);
         let oldest = of_same.next().map(|(index, _)| index).filter(|_| 1 + of_same.count() >= self.of_one);
-        if let Some(index) = oldest.or_else(|| (self.pending.len() >= self.most).then_some(0))
+        let is_full = self.pending.len() >= self.most;
+        if let Some(index) = oldest.or_else(|| if is_full { self.oldest_of_crowd() } else { None })
             && let Some((_, handshake)) = self.pending.remove(index)
         {
             handshake.abort();

@@ -250,7 +250,7 @@ impl Guard {
             return Ok(remembered(user));
         }
         slow_down()?;
-        let place = self.passwords.enter().await.ok_or(Refusal::TooManyAttempts(CROWDED))?;
+        let place = self.passwords.enter(source).await.ok_or(Refusal::TooManyAttempts(CROWDED))?;
         // Others may have come to a result while this one waited.
         if let Some(user) = user.filter(|_| self.passwords.remember(&hash, secret)) {
             return Ok(remembered(user));

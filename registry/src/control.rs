@@ -155,6 +155,8 @@ impl Keeping {
         let Some(deciding) = self.unsaved() else {
             return Ok(());
         };
+        // What fails may have replaced the former one all the same.
+        *lock(&self.kept) = None;
         storage.save_policy(deciding.json.clone()).await?;
         self.is_kept(deciding.revision.clone());
         Ok(())

@@ -109,16 +109,29 @@ impl FileQueue {
     }
 }
 
-/// What `sendfile` does, for file systems that can't.
+/// What `sendfile` does, for file systems that can't: sends less only where the socket takes no more.
 fn copy(socket: BorrowedFd<'_>, file: &File, offset: &mut u64, length: usize) -> io::Result<usize> {
     let mut buffer = vec![0; length.min(COPIED)];
-    let read = file.read_at(&mut buffer, *offset)?;
-    if read == 0 {
-        return Ok(0);
+    let mut copied = 0;
+    while copied < length {
+        let most = buffer.len().min(length - copied);
+        let read = file.read_at(&mut buffer[..most], *offset)?;
+        if read == 0 {
+            break;
+        }
+        match rustix::net::send(socket, &buffer[..read], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => {
+                *offset += sent as u64;
+                copied += sent;
+                if sent < read {
+                    break;
+                }
+            }
+            Err(Errno::AGAIN) if copied > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
     }
-    let sent = rustix::net::send(socket, &buffer[..read], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-    *offset += sent as u64;
-    Ok(sent)
+    Ok(copied)
 }
 
 /// By address, whatever the bytes are.

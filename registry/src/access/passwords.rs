@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const AT_ONCE: usize = 2;
 /// Attempts that wait for their turn; more are sent away.
 const WAITING: usize = 64;
+/// Of one address, so that it keeps nobody else out.
+const WAITING_OF_ONE: usize = WAITING / 2;
 /// Passwords that are remembered.
 const REMEMBERED: usize = 1024;
 /// For how long.
@@ -23,12 +26,51 @@ const LIFETIME: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Passwords {
     places: Arc<Semaphore>,
     queue: Semaphore,
+    crowds: Arc<Crowds>,
     key: Hmac<Sha256>,
     right: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
 /// A place to compute in.
-pub(super) struct Place(#[expect(dead_code, reason = "dropping it frees the place")] OwnedSemaphorePermit);
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _crowd: OneOf,
+}
+
+/// How many wait or compute of each address.
+type Crowds = Mutex<HashMap<IpAddr, usize>>;
+
+/// One who waits or computes.
+struct OneOf {
+    crowds: Arc<Crowds>,
+    address: IpAddr,
+}
+
+impl OneOf {
+    /// None where there are enough of that address.
+    fn join(crowds: &Arc<Crowds>, address: IpAddr) -> Option<Self> {
+        let mut all = crowds.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowd = all.entry(address).or_default();
+        if *crowd >= WAITING_OF_ONE {
+            return None;
+        }
+        *crowd += 1;
+        drop(all);
+        Some(Self { crowds: Arc::clone(crowds), address })
+    }
+}
+
+impl Drop for OneOf {
+    fn drop(&mut self) {
+        let mut all = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(crowd) = all.get_mut(&self.address) {
+            *crowd -= 1;
+            if *crowd == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
+}
 
 impl Passwords {
     pub(super) fn new() -> Result<Self, getrandom::Error> {
@@ -37,6 +79,7 @@ impl Passwords {
         Ok(Self {
             places: Arc::new(Semaphore::new(AT_ONCE)),
             queue: Semaphore::new(WAITING),
+            crowds: Arc::default(),
             key: Hmac::new_from_slice(&key).unwrap_or_else(|_| unreachable!("HMAC takes keys of any length")),
             right: Mutex::default(),
         })
@@ -48,10 +91,12 @@ impl Passwords {
         right.get(&self.name(hash, secret)).is_some_and(|since| since.elapsed() < LIFETIME)
     }
 
-    /// Waits for a turn; none where too many wait already.
-    pub(super) async fn enter(&self) -> Option<Place> {
+    /// Waits for a turn; none where too many wait already, from everywhere or from there.
+    pub(super) async fn enter(&self, source: IpAddr) -> Option<Place> {
+        let crowd = OneOf::join(&self.crowds, channel::tls::network(source))?;
         let _waiting = self.queue.try_acquire().ok()?;
-        Arc::clone(&self.places).acquire_owned().await.ok().map(Place)
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        Some(Place { _permit: permit, _crowd: crowd })
     }
 
     /// Computes. `keep` says whether a right one is remembered.
@@ -103,8 +148,12 @@ impl std::fmt::Debug for Passwords {
 mod tests {
     use super::*;
 
+    fn address(last: usize) -> IpAddr {
+        [10, 0, 0, u8::try_from(last).unwrap()].into()
+    }
+
     async fn check(passwords: &Passwords, hash: &str, secret: &[u8]) -> bool {
-        let place = passwords.enter().await.unwrap();
+        let place = passwords.enter(address(0)).await.unwrap();
         passwords.check(place, hash.into(), secret, true).await
     }
 
@@ -123,22 +172,36 @@ mod tests {
     #[tokio::test]
     async fn few_compute_and_few_wait() {
         let passwords = Arc::new(Passwords::new().unwrap());
-        let places = [passwords.enter().await.unwrap(), passwords.enter().await.unwrap()];
+        let enter = |last| passwords.enter(address(last));
+        let places = [enter(0).await.unwrap(), enter(0).await.unwrap()];
         let waiting: Vec<_> = (0..WAITING)
-            .map(|_| {
+            .map(|n| {
                 let passwords = Arc::clone(&passwords);
-                tokio::spawn(async move { passwords.enter().await.is_some() })
+                tokio::spawn(async move { passwords.enter(address(1 + n % 2)).await.is_some() })
             })
             .collect();
         while passwords.queue.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        assert!(passwords.enter().await.is_none(), "one too many");
+        assert!(enter(3).await.is_none(), "one too many");
         drop(places);
         for waiting in waiting {
             assert!(waiting.await.unwrap());
         }
-        assert!(passwords.enter().await.is_some());
+        assert!(enter(3).await.is_some());
+    }
+
+    #[test]
+    fn one_address_is_not_the_whole_crowd() {
+        let crowds: Arc<Crowds> = Arc::default();
+        let mut all: Vec<_> =
+            (0..WAITING_OF_ONE).map(|_| OneOf::join(&crowds, address(1)).unwrap()).collect();
+        assert!(OneOf::join(&crowds, address(1)).is_none());
+        assert!(OneOf::join(&crowds, address(2)).is_some());
+        all.pop();
+        assert!(OneOf::join(&crowds, address(1)).is_some());
+        drop(all);
+        assert!(crowds.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
 /// The path of the endpoint.
 pub(super) const PATH: &str = "/token";
 /// Largest form.
-const MAX_FORM: usize = 64 << 10;
+const MAX_FORM: usize = 8 << 10;
 /// A form is small; who takes longer to send one is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -12,7 +12,7 @@ use super::{EVENTS, Event, Maintenance, Order, Schedule, Summary};
 use crate::{metrics::Metrics, storage::Collected};
 
 /// Before a scrub that failed is tried again.
-const AFTER_FAILURE: Duration = Duration::from_secs(600);
+const AFTER_FAILURE: Duration = Duration::from_secs(24 * 3600);
 
 impl Maintenance {
     /// Does what is due, until the server ends.
@@ -58,17 +58,16 @@ impl Maintenance {
                     let seconds = start.elapsed().as_secs_f64();
                     metrics.scrub_ended();
                     tracing::info!(problems, seconds, "scrub ended");
-                    if let Err(error) = self.storage.scrubbed() {
-                        tracing::error!(%error, "that content was scrubbed is not kept");
+                    match self.storage.scrubbed() {
+                        Ok(()) => continue,
+                        Err(error) => tracing::error!(%error, "that content was scrubbed is not kept"),
                     }
                 }
-                Err(error) => {
-                    tracing::error!(error, "scrub failed");
-                    // What stopped it may go on for a while.
-                    if self.end.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
-                        return;
-                    }
-                }
+                Err(error) => tracing::error!(error, "scrub failed"),
+            }
+            // What stopped it may go on for a while.
+            if self.end.run_until_cancelled(tokio::time::sleep(interval.min(AFTER_FAILURE))).await.is_none() {
+                return;
             }
         }
     }

@@ -80,10 +80,14 @@ impl Activity {
         Exchange { activity: Arc::clone(self), protocol, number: state.next }
     }
 
-    /// Since when no request has been under way; none where one is.
+    /// Since when nothing has been under way but answers that the client does not take; none where something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
-        (state.open == 0).then_some(state.since)
+        match state.open {
+            0 => Some(state.since),
+            open if open == state.waiting.len() => state.waiting.values().min().copied(),
+            _ => None,
+        }
     }
 
     /// `first` is for the first request, `patience` for all else.
@@ -235,6 +239,7 @@ mod tests {
         let answer = |size| Answer::new(Body::from(vec![0; size]), activity.begin(Protocol::Http2));
         let (mut slow, mut stuck) = (answer(100 * PIECE), answer(100 * PIECE));
         stuck.frame().await.unwrap().unwrap();
+        assert_eq!(activity.idle_since(), None, "the other one has not been asked for anything");
         for _ in 0..2 * BESIDE_OTHERS {
             let frame = slow.frame().await.unwrap().unwrap();
             assert_eq!(frame.data_ref().unwrap().len(), PIECE);
@@ -247,6 +252,7 @@ mod tests {
         assert_eq!(verdict(&activity), Verdict::Alive);
         tokio::time::sleep(PATIENCE).await;
         assert_eq!(verdict(&activity), Verdict::Stalled, "nothing moves");
+        assert_eq!(activity.idle_since(), Some(Instant::now() - PATIENCE), "and may make place");
     }
 
     #[tokio::test(start_paused = true)]

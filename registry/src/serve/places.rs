@@ -79,7 +79,7 @@ impl Places {
         if taken.by_address.get(&address).is_some_and(|count| *count >= self.of_one_address) {
             taken.evict(Some(address)).ok_or(Full::ForThisAddress)?;
         } else if taken.all.len() >= self.most {
-            taken.evict(None).ok_or(Full::Everywhere)?;
+            taken.evict(None).or_else(|| taken.evict_from_crowd(address)).ok_or(Full::Everywhere)?;
         }
         taken.next += 1;
         let (number, activity, evicted) = (taken.next, Activity::new(), CancellationToken::new());
@@ -102,6 +102,19 @@ impl Taken {
         let idle = candidates.filter_map(|(number, holder)| Some((holder.activity.idle_since()?, *number)));
         let (_, number) = idle.min()?;
         self.remove(number)?.evicted.cancel();
+        Some(())
+    }
+
+    /// Ends the oldest connection of the address that has most, if it has more than this one would.
+    fn evict_from_crowd(&mut self, address: IpAddr) -> Option<()> {
+        let own = self.by_address.get(&address).copied().unwrap_or_default();
+        let (crowd, count) = self.by_address.iter().max_by_key(|(_, count)| **count)?;
+        if *count <= own + 1 {
+            return None;
+        }
+        let of_crowd = self.all.iter().filter(|(_, holder)| holder.address == *crowd);
+        let oldest = of_crowd.map(|(number, _)| *number).min()?;
+        self.remove(oldest)?.evicted.cancel();
         Some(())
     }
 
@@ -148,10 +161,26 @@ mod tests {
         let another = take(3).unwrap();
         assert!(other.evicted.is_cancelled(), "there are three places");
         let _also_busy = another.activity.begin(Protocol::Http1);
-        assert_eq!(take(2).unwrap_err(), Full::Everywhere);
+        assert_eq!(take(3).unwrap_err(), Full::Everywhere);
         drop(busy);
         drop(second);
         assert!(take(2).is_ok() && first.evicted.is_cancelled());
+    }
+
+    #[test]
+    fn a_crowd_of_one_address_makes_place_for_others() {
+        let places = Places::new(4, 3);
+        let crowd: Vec<_> = (0..3).map(|_| places.try_take(address(1)).unwrap()).collect();
+        let _busy: Vec<_> = crowd.iter().map(|place| place.activity.begin(Protocol::Http1)).collect();
+        let other = places.try_take(address(2)).unwrap();
+        let _other_busy = other.activity.begin(Protocol::Http1);
+        let third = places.try_take(address(3)).unwrap();
+        assert!(crowd[0].evicted.is_cancelled() && !crowd[1].evicted.is_cancelled());
+        let _third_busy = third.activity.begin(Protocol::Http1);
+        let fourth = places.try_take(address(4)).unwrap();
+        assert!(crowd[1].evicted.is_cancelled());
+        let _fourth_busy = fourth.activity.begin(Protocol::Http1);
+        assert_eq!(places.try_take(address(5)).unwrap_err(), Full::Everywhere, "nobody has more than one");
     }
 
     #[tokio::test]

@@ -23,6 +23,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) struct Files(Arc<fs::Store>, Limits);
 
+/// Bytes of the longest tag.
+const LONGEST_TAG: usize = 128;
 /// Free bytes that are always enough to delete, collect and end in order.
 pub(super) const LARGEST_RESERVE: u64 = 1 << 30;
 
@@ -281,7 +283,9 @@ impl Files {
         last: Option<String>,
         n: usize,
     ) -> Result<Option<Arc<(Vec<String>, bool)>>, Error> {
-        let ticket = self.ticket(&repository);
+        // What no tag can be is not worth remembering, and could be long.
+        let is_tag = last.as_ref().is_none_or(|last| last.len() <= LONGEST_TAG);
+        let ticket = self.ticket(&repository).filter(|_| is_tag);
         let key = Key { repository, subject: Subject::Tags { last: last.clone(), n } };
         if let Some(Found::Tags(page)) = self.known(&key, ticket) {
             return Ok(Some(page));

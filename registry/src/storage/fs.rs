@@ -134,7 +134,8 @@ impl Store {
     }
 
     pub(crate) fn save_policy(&self, policy: &[u8]) -> Result<(), Error> {
-        self.durable.write(&self.layout.policy(), policy)
+        // Hashes of passwords are in it.
+        self.durable.write_secret(&self.layout.policy(), policy)
     }
 
     /// Makes the key where there is none yet.

@@ -12,6 +12,9 @@ use std::{
 use super::durable::{Durable, is_gone, parent};
 use crate::storage::{Error, IoContext as _};
 
+/// Folders that are open at the same time.
+const AT_ONCE: usize = 64;
+
 /// Something that is about to be done. What has no name yet when it goes is removed.
 #[derive(Debug)]
 pub(super) struct Change<'a> {
@@ -103,21 +106,24 @@ impl<'a> Change<'a> {
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         let mut things = std::mem::take(&mut self.files);
         let known = &self.durable.known;
-        let mut synced = Vec::new();
-        for folder in std::mem::take(&mut self.folders) {
-            match File::open(&folder) {
-                Ok(file) => {
-                    synced.push((folder.clone(), known.names(&folder)));
-                    things.push((file, folder));
+        let mut folders = std::mem::take(&mut self.folders).into_iter().peekable();
+        while !things.is_empty() || folders.peek().is_some() {
+            let mut synced = Vec::new();
+            for folder in folders.by_ref().take(AT_ONCE) {
+                match File::open(&folder) {
+                    Ok(file) => {
+                        synced.push((folder.clone(), known.version(&folder)));
+                        things.push((file, folder));
+                    }
+                    // Nothing of ours is in it: what is, keeps it.
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => return Err(error).at("open", folder),
                 }
-                // Nothing of ours is in it: what is, keeps it.
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error).at("open", folder),
             }
-        }
-        self.durable.disk.sync_together(things)?;
-        for (folder, names) in synced {
-            known.synced(&folder, names);
+            self.durable.disk.sync_together(std::mem::take(&mut things))?;
+            for (folder, version) in synced {
+                known.synced(&folder, version);
+            }
         }
         for folder in std::mem::take(&mut self.made) {
             known.made(&folder);

@@ -196,10 +196,11 @@ impl Store {
             name.remove(0);
         }
         let name = format!("{name}-{}", uuid::Uuid::new_v4());
+        let moved = self.durable.rename(path, &self.layout.quarantine().join(name));
         if let Some(folder) = path.parent() {
             self.listings.forget(folder);
         }
-        self.durable.rename(path, &self.layout.quarantine().join(name))
+        moved
     }
 }
 

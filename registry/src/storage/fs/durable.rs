@@ -14,6 +14,9 @@ use uuid::Uuid;
 use super::{change::Change, disk::Disk, known::Known};
 use crate::storage::{Error, IoContext as _};
 
+/// Names of folders in `tmp/` that will be used again begin with this.
+pub(super) const SPARE: &str = "spare-";
+
 #[derive(Debug)]
 pub(super) struct Durable {
     pub(super) disk: Disk,
@@ -137,6 +140,11 @@ impl Durable {
             }
             linked => linked,
         }
+    }
+
+    /// A name in `tmp/` for a folder that will be used again, and so is nothing to be collected.
+    pub(super) fn spare_name(&self) -> PathBuf {
+        self.tmp.join(format!("{SPARE}{}", Uuid::new_v4()))
     }
 
     /// A name in `tmp/` that nothing has.

@@ -43,7 +43,9 @@ pub(super) fn counted_page(
 pub(super) fn is_empty(folder: &Path) -> Result<bool, Error> {
     match fs::read_dir(folder) {
         Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(true)
+        }
         Err(error) => Err(error).at("list", folder),
     }
 }

@@ -6,7 +6,7 @@
 
 use oci::{Digest, RepoName, Tag};
 
-use super::{Store, folder, layout};
+use super::{Store, folder, ignoring_damage, layout};
 use crate::storage::{Error, IoContext as _};
 
 impl Store {
@@ -15,8 +15,14 @@ impl Store {
         let folder = self.layout.repository(repository).needed(digest);
         for name in folder::entries(&folder)? {
             let Some(manifest) = layout::as_digest(&name.at("list", &folder)?) else { continue };
-            if manifest != *digest && self.needs(repository, &manifest, digest)? {
-                return Ok(Some(manifest));
+            if manifest == *digest {
+                continue;
+            }
+            match self.needs(repository, &manifest, digest) {
+                Ok(false) => {}
+                // What a record that can't be read says of it, nobody knows.
+                Ok(true) | Err(Error::Damaged { .. }) => return Ok(Some(manifest)),
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -37,7 +43,7 @@ impl Store {
         let mut tags = Vec::new();
         for name in folder::names(&self.layout.repository(repository).tagged(digest))? {
             let Ok(tag) = name.parse::<Tag>() else { continue };
-            if self.resolve(repository, &tag)?.as_ref() == Some(digest) {
+            if ignoring_damage(self.resolve(repository, &tag))?.as_ref() == Some(digest) {
                 tags.push(tag);
             }
         }

@@ -7,7 +7,10 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Folders that are remembered.
@@ -18,16 +21,18 @@ const MOST: usize = 32 << 10;
 pub(super) struct Known {
     hasher: RandomState,
     folders: Mutex<HashMap<u64, Folder>>,
+    /// Never the same again, also for folders that were forgotten meanwhile.
+    versions: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Folder {
     /// It and those above it are on the disk.
     is_there: bool,
-    /// How many names came since it is remembered, from one.
-    names: u64,
-    /// How many there were before it was synced last.
-    synced: u64,
+    /// Another one with each name that comes.
+    version: u64,
+    /// The version when it was synced last.
+    synced: Option<u64>,
     /// Names that are about to come.
     coming: usize,
 }
@@ -46,25 +51,25 @@ impl Known {
 
     /// That all names which are in the folder are on the disk.
     pub(super) fn is_settled(&self, folder: &Path) -> bool {
-        let settled = |folder: &Folder| folder.coming == 0 && folder.synced == folder.names + 1;
+        let settled = |folder: &Folder| folder.coming == 0 && folder.synced == Some(folder.version);
         self.folders().get(&self.hash(folder)).is_some_and(settled)
     }
 
     pub(super) fn coming(&self, folder: &Path) -> Coming<'_> {
         let folder = self.hash(folder);
-        self.folders().entry(folder).or_default().coming += 1;
+        self.folders().entry(folder).or_insert_with(|| self.unknown()).coming += 1;
         Coming { known: self, folder }
     }
 
     /// To be asked before a folder is synced, and told afterwards.
-    pub(super) fn names(&self, folder: &Path) -> u64 {
-        self.folders().get(&self.hash(folder)).map_or(0, |folder| folder.names)
+    pub(super) fn version(&self, folder: &Path) -> u64 {
+        self.folders().entry(self.hash(folder)).or_insert_with(|| self.unknown()).version
     }
 
-    pub(super) fn synced(&self, folder: &Path, names: u64) {
-        let mut folders = self.folders();
-        let folder = folders.entry(self.hash(folder)).or_default();
-        folder.synced = folder.synced.max(names + 1);
+    pub(super) fn synced(&self, folder: &Path, version: u64) {
+        if let Some(folder) = self.folders().get_mut(&self.hash(folder)) {
+            folder.synced = folder.synced.max(Some(version));
+        }
     }
 
     /// The folder is on the disk.
@@ -73,12 +78,20 @@ impl Known {
         if folders.len() >= MOST {
             folders.retain(|_, folder| folder.coming > 0);
         }
-        folders.entry(self.hash(folder)).or_default().is_there = true;
+        folders.entry(self.hash(folder)).or_insert_with(|| self.unknown()).is_there = true;
     }
 
     /// The folder is gone.
     pub(super) fn forget(&self, folder: &Path) {
         self.folders().remove(&self.hash(folder));
+    }
+
+    fn unknown(&self) -> Folder {
+        Folder { version: self.next(), ..Folder::default() }
+    }
+
+    fn next(&self) -> u64 {
+        self.versions.fetch_add(1, Ordering::Relaxed)
     }
 
     fn hash(&self, folder: &Path) -> u64 {
@@ -94,7 +107,7 @@ impl Drop for Coming<'_> {
     fn drop(&mut self) {
         let mut folders = self.known.folders();
         let folder = folders.entry(self.folder).or_default();
-        folder.names += 1;
+        folder.version = self.known.next();
         folder.coming = folder.coming.saturating_sub(1);
     }
 }
@@ -108,8 +121,8 @@ mod tests {
         let (known, folder) = (Known::default(), Path::new("folder"));
         assert!(!known.is_settled(folder), "nothing is known of it");
         let sync = || {
-            let names = known.names(folder);
-            known.synced(folder, names);
+            let version = known.version(folder);
+            known.synced(folder, version);
         };
         sync();
         assert!(known.is_settled(folder));
@@ -120,12 +133,18 @@ mod tests {
         drop(coming);
         assert!(!known.is_settled(folder));
         // Synced, but before another one came.
-        let names = known.names(folder);
+        let version = known.version(folder);
         drop(known.coming(folder));
-        known.synced(folder, names);
+        known.synced(folder, version);
         assert!(!known.is_settled(folder));
         sync();
         assert!(known.is_settled(folder));
+        // Forgotten while it is being synced.
+        let version = known.version(folder);
+        known.forget(folder);
+        drop(known.coming(folder));
+        known.synced(folder, version);
+        assert!(!known.is_settled(folder));
         known.forget(folder);
         assert!(!known.is_settled(folder) && !known.is_there(folder));
     }

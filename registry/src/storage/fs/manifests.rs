@@ -212,21 +212,25 @@ impl Store {
     /// Takes a manifest away with its tags, unless an index of the repository needs it.
     pub(crate) fn delete_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
         let _no_pushes = self.lock_for_delete(repository);
-        let Some(record) = self.record(repository, digest)? else {
-            return Ok(Deleted::Unknown);
+        let folder = self.layout.repository(repository);
+        let entries = match self.record(repository, digest) {
+            Ok(None) => return Ok(Deleted::Unknown),
+            Ok(Some(record)) => record.entries(&folder, digest),
+            // Nobody knows what it needed: entries that stay are found not to be true.
+            Err(Error::Damaged { .. }) => Vec::new(),
+            Err(error) => return Err(error),
         };
         if let Some(needed_by) = self.needed_by(repository, digest)? {
             return Ok(Deleted::Needed(needed_by));
         }
         let _nobody_holds = self.locks.release(digest);
-        let folder = self.layout.repository(repository);
         for tag in self.tags_of(repository, digest)? {
             self.remove_tag(&folder, &tag)?;
             self.forget_entries([&folder.tagged_by(digest, &tag)]);
         }
         self.durable.remove(&folder.manifest(digest))?;
         self.repositories_changed();
-        self.forget_entries(&record.entries(&folder, digest));
+        self.forget_entries(&entries);
         if self.marked_size(repository, digest)?.is_none() {
             self.durable.forget(&self.layout.holder(digest, repository))?;
         }

@@ -45,7 +45,7 @@ impl Store {
     }
 
     fn descriptor(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Descriptor>, Error> {
-        let record = self.record(repository, digest)?;
+        let record = self.unless_damaged(self.record(repository, digest))?;
         Ok(record.map(|record| Descriptor {
             media_type: record.media_type,
             digest: digest.clone(),

@@ -151,6 +151,29 @@ fn a_session_cancelled_under_a_request_stores_nothing() {
     assert_eq!(store.blob_size(&repository(), &digest("content")).unwrap(), None);
 }
 
+#[test]
+fn folders_of_ended_uploads_are_used_again_and_cancels_do_no_harm() {
+    let (_root, store) = store();
+    for round in 0..200 {
+        let content = format!("content {round}");
+        let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+        let mut upload = open(&store, id).unwrap();
+        upload.append(&[Bytes::from(content.clone())]).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| store.cancel_upload(&repository(), id).unwrap());
+            }
+            scope.spawn(|| store.finish_upload(upload, &digest(&content)).unwrap());
+            // Others begin and end meanwhile, perhaps in the same folder.
+            push(&store, "other");
+        });
+    }
+    assert_eq!(folder::names(&store.layout.uploads()).unwrap(), [""; 0]);
+    let spares = folder::names(&store.layout.tmp()).unwrap();
+    assert!(!spares.is_empty() && spares.iter().all(|name| name.starts_with("spare-")), "{spares:?}");
+    store.make_room_for_upload(1).unwrap();
+}
+
 /// Whoever wins, an accepted manifest has all that it needs.
 #[test]
 fn a_delete_and_a_push_that_race_leave_nothing_torn() {

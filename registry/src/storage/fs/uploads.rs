@@ -24,6 +24,8 @@ use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
 /// Read at once while catching up with a hash.
 const CATCH_UP: usize = 256 << 10;
 
+/// Smaller data is put on the disk together with what names it.
+const LARGE: u64 = 1 << 20;
 /// In a session's folder: a [`Session`].
 const SESSION: &str = "session.json";
 
@@ -196,14 +198,20 @@ impl Store {
             self.cancel_upload(&repository, id)?;
             return Ok(Finished::Mismatch(actual));
         }
+        let is_large = received > LARGE;
+        if is_large && let Err(error) = self.sync_data(&data, &path) {
+            let _ = self.remove_upload(id);
+            return Err(error);
+        }
         let _it_stays = self.locks.hold(digest);
         let content = self.layout.content(digest);
         let mut change = self.durable.change();
         change.adopt(data, &path, &content)?;
         let mark = self.begin_mark(&mut change, &repository, digest, received)?;
         if let Err(error) = change.settle() {
-            // The system tells of lost pages once and then takes them for clean: nothing can be built on this file.
-            let _ = self.remove_upload(id);
+            if !is_large {
+                let _ = self.remove_upload(id);
+            }
             return Err(error);
         }
         let named = {
@@ -222,6 +230,13 @@ impl Store {
         // What a crash leaves of the folder goes with the abandoned ones.
         let _ = self.recycle_upload(id);
         Ok(Finished::Stored)
+    }
+
+    /// Puts data on the disk while nobody waits for its digest's lock. Where that fails nothing can be built on the file:
+    /// the system tells of lost pages once and then takes them for clean.
+    fn sync_data(&self, data: &File, path: &Path) -> Result<(), Error> {
+        let data = data.try_clone().at("sync", path)?;
+        self.durable.disk.sync_together(vec![(data, path.to_owned())])
     }
 
     /// Ends a session without a blob; false where there is none.

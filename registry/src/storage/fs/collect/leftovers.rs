@@ -3,7 +3,10 @@
 use std::{fs, path::Path, time::Duration};
 
 use super::{Kind, Run, is_older};
-use crate::storage::{Error, IoContext as _, UploadId, fs::folder};
+use crate::storage::{
+    Error, IoContext as _, UploadId,
+    fs::{durable::SPARE, folder},
+};
 
 /// Clients pause between the requests of a session, and no request writes a small file for so long: no grace time is
 /// shorter than this.
@@ -40,7 +43,11 @@ impl Run<'_> {
                 return Ok(());
             };
             if !self.is_dry {
-                self.store.remove_upload(id).at("remove", &folder)?;
+                match self.store.remove_upload(id) {
+                    // Its client has cancelled it.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                    removed => removed.at("remove", &folder)?,
+                }
             }
             bytes
         };
@@ -60,16 +67,20 @@ impl Run<'_> {
     pub(super) fn leftovers(&mut self) -> Result<(), Error> {
         let tmp = self.store.layout.tmp();
         for name in folder::entries(&tmp)? {
-            let path = tmp.join(name.at("list", &tmp)?);
+            let name = name.at("list", &tmp)?;
+            let path = tmp.join(&name);
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            // A folder waits for the next upload.
-            if metadata.is_dir()
+            if name.starts_with(SPARE)
                 || !metadata.modified().is_ok_and(|touched| is_older(touched, self.grace.max(LEAST)))
             {
                 continue;
             }
             if !self.is_dry {
-                self.store.durable.forget(&path)?;
+                if metadata.is_dir() {
+                    self.store.durable.disk.remove_tree(&path).at("remove", &path)?;
+                } else {
+                    self.store.durable.forget(&path)?;
+                }
             }
             self.report(Kind::Leftover, &path, metadata.len());
         }

@@ -182,3 +182,19 @@ fn uploads_that_received_nothing_make_room_for_others() {
     assert!(store.cancel_upload(&repository(), used).unwrap());
     store.make_room_for_upload(1).unwrap();
 }
+
+#[test]
+fn one_damaged_record_or_stray_file_stops_nothing() {
+    let (root, store) = store();
+    let damaged = put(&store, "layer", Some("v1"));
+    push(&store, "never used");
+    fs::write(store.layout.repository(&repository()).manifest(&damaged), "torn").unwrap();
+    fs::write(root.path().join("repositories/stray"), "").unwrap();
+    age(root.path());
+    assert_eq!(kinds(&collect(&store, false, DAY)), ["blob 0", "content 10"]);
+    assert_eq!(store.repositories(None, 10, |_| true).unwrap().0, [repository()]);
+    let deleted = store.delete_blob(&repository(), &digest("layer")).unwrap();
+    assert_eq!(deleted, Deleted::Needed(damaged.clone()), "nobody knows that it is not");
+    assert_eq!(store.delete_manifest(&repository(), &damaged).unwrap(), Deleted::Done);
+    assert_eq!(store.delete_blob(&repository(), &digest("layer")).unwrap(), Deleted::Done);
+}

@@ -77,8 +77,12 @@ impl Store {
 
     /// Takes a session away with what it received.
     pub(in super::super) fn remove_upload(&self, id: UploadId) -> io::Result<()> {
-        self.durable.disk.remove_tree(&self.layout.upload(id))?;
+        // Of several who do this one succeeds, and nobody comes upon what the folder is used for next.
+        let gone = self.durable.tmp_name();
+        self.durable.disk.rename(&self.layout.upload(id), &gone)?;
         self.uploads.remove();
+        // What is left goes with a collection.
+        let _ = self.durable.disk.remove_tree(&gone);
         Ok(())
     }
 
@@ -89,7 +93,7 @@ impl Store {
             drop(spares);
             return self.remove_upload(id);
         }
-        let spare = self.durable.tmp_name();
+        let spare = self.durable.spare_name();
         self.durable.disk.rename(&self.layout.upload(id), &spare)?;
         spares.push(spare);
         drop(spares);
