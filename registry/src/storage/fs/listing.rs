@@ -8,10 +8,10 @@ use std::{
     ops::Bound,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use super::{Store, folder};
+use super::{Store, folder, locks::lock};
 use crate::storage::{Error, IoContext as _};
 
 /// Smaller folders are read each time.
@@ -227,10 +227,6 @@ fn read(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         }
     }
     Ok(n)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

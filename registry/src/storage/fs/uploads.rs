@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(super) use self::room::Count;
-use super::{Store, disk::Disk, read_if_there};
+use super::{Store, disk::Disk, durable::parent, read_if_there};
 use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
 
 /// Read at once while catching up with a hash.
@@ -206,7 +206,11 @@ impl Store {
         let _it_stays = self.locks.hold(digest);
         let content = self.layout.content(digest);
         let mut change = self.durable.change();
-        change.adopt(data, &path, &content)?;
+        if is_large {
+            change.folder(parent(&content))?;
+        } else {
+            change.adopt(data, &path, &content)?;
+        }
         let mark = self.begin_mark(&mut change, &repository, digest, received)?;
         if let Err(error) = change.settle() {
             if !is_large {
