@@ -7,6 +7,9 @@
 #   CONFORMANCE          for `make conformance`: the OCI conformance suite, a program that you have built
 #   FUZZ                 arguments for `make fuzz`: seconds for each parser, then, if not all, names: "600 route manifest"
 #   BENCH                arguments for `make bench`, such as "--seconds 2 --only berth,nginx"
+#   BENCH_REPLICATE      arguments for `make bench-replicate`, such as "--images 10 --peer-target"
+#   BENCH_CLUSTER        arguments for `make bench-cluster`, such as "--repositories 200 --changes 20"
+#   BENCH_LAG            arguments for `make bench-lag`, such as "--following 200 --from-none 5"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -54,7 +57,8 @@ fuzz: rust ## Fuzz the registry's parsers, where there are a nightly compiler an
 .PHONY: lint
 lint: rust ## Formatting, clippy and, where cargo-deny is installed, licences, advisories and duplicates
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy --workspace --lib --bins --tests --test e2e --locked -- -D warnings
+	$(CARGO) clippy --workspace --lib --bins --tests --locked -- -D warnings
+	$(CARGO) clippy -p e2e --test e2e --locked -- -D warnings
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
 	  echo "not checked: licences, advisories and duplicates, because cargo-deny is missing (cargo install --locked cargo-deny)"; \
 	else \
@@ -69,6 +73,21 @@ bench: rust ## The registry's speed beside others' on this machine; as root on D
 	@command -v python3 >/dev/null || { echo "python3 is missing (Debian: apt-get install python3)" >&2; exit 1; }
 	$(CARGO) build --release --locked -p registry
 	@python3 registry/bench/bench.py $${CARGO_TARGET_DIR:-target}/release/berth-registry $(BENCH)
+	$(CARGO) bench --quiet --locked -p registry --bench decision
+
+.PHONY: bench-cluster
+bench-cluster: cluster deploy ## How soon a change of one Repository among many is in force, and what the operator asks while nothing changes
+	@$(CARGO) run --quiet --locked -p e2e --bin changes -- $(BENCH_CLUSTER)
+
+.PHONY: bench-lag
+bench-lag: cluster deploy ## How soon after a push an image is at the target of a Replication
+	@$(CARGO) run --quiet --locked -p e2e --bin lag -- $(BENCH_LAG)
+
+.PHONY: bench-replicate
+bench-replicate: rust ## Copying images between two registries, beside `skopeo sync` and `crane copy` where they are there
+	@command -v python3 >/dev/null || { echo "python3 is missing (Debian: apt-get install python3)" >&2; exit 1; }
+	$(CARGO) build --release --locked -p registry
+	@registry/tests/clients.sh python3 registry/bench/replicate.py $${CARGO_TARGET_DIR:-target}/release/berth-registry $(BENCH_REPLICATE)
 
 ##@ Build it
 .PHONY: images

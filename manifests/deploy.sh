@@ -44,7 +44,7 @@ patches:
                   - {name: BERTH_REGISTRY_IMAGE, value: "$BERTH_REGISTRY_IMAGE"}
 YAML
 k apply -k target/deploy | grep -v ' unchanged$' || true
-k wait --for=condition=Established --timeout=60s crd/registries.berth.dev >/dev/null
+k wait --for=condition=Established --timeout=60s crd/registries.berth.dev crd/replications.berth.dev crd/repositories.berth.dev >/dev/null
 if ! k -n berth-system rollout status deployment/berth-operator --timeout=180s >/dev/null; then
   k -n berth-system get pods
   k -n berth-system logs deployment/berth-operator --tail=20 || true

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig,
@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// Characters of a refusal that are kept.
 const MAX_TEXT: usize = 200;
-/// No answer is larger.
+/// No answer is larger, unless a client is told otherwise.
 const MAX_ANSWER: usize = 4 << 20;
 
 /// Why a peer did not do what it was asked.
@@ -46,6 +46,14 @@ pub enum Error {
         /// The start of the answer's text, fit to be shown.
         body: String,
     },
+    /// The peer says more than is read.
+    #[error("{address} answered with more than {max_answer} bytes")]
+    TooLarge {
+        /// Who was called.
+        address: SocketAddr,
+        /// How much would have been read.
+        max_answer: usize,
+    },
     /// The peer's answer is no message of this crate.
     #[error("failed to read the answer of {address}: {source}")]
     Answer {
@@ -60,6 +68,7 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Client {
     tls: Arc<ClientConfig>,
+    max_answer: usize,
 }
 
 impl Client {
@@ -71,7 +80,13 @@ impl Client {
             .with_root_certificates(roots)
             .with_client_auth_cert(pem_certificates(cert)?, key)
             .map_err(tls::setup)?;
-        Ok(Self { tls: Arc::new(config) })
+        Ok(Self { tls: Arc::new(config), max_answer: MAX_ANSWER })
+    }
+
+    /// The same, for answers of at most so many bytes.
+    #[must_use]
+    pub fn at_most(self, max_answer: usize) -> Self {
+        Self { max_answer, ..self }
     }
 
     /// Fetches `path` from the peer at `address` that proves to be `name`.
@@ -82,6 +97,16 @@ impl Client {
         path: &str,
     ) -> Result<A, Error> {
         self.call(address, name, Method::GET, path, Bytes::new()).await
+    }
+
+    /// Deletes `path` of the peer at `address` that proves to be `name`.
+    pub async fn delete<A: DeserializeOwned>(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        path: &str,
+    ) -> Result<A, Error> {
+        self.call(address, name, Method::DELETE, path, Bytes::new()).await
     }
 
     /// Puts `message` at `path` of the peer at `address` that proves to be `name`.
@@ -112,11 +137,14 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| unreachable(error.to_string()))?;
-        let exchange = exchange(Arc::clone(&self.tls), address, name, request);
+        let exchange = limited(Arc::clone(&self.tls), address, name, request, self.max_answer);
         let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
             .await
             .map_err(|_| unreachable(format!("no answer within {} s", TIMEOUT.as_secs())))?
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| match error.downcast_ref() {
+                Some(LengthLimitError { .. }) => Error::TooLarge { address, max_answer: self.max_answer },
+                None => unreachable(error.to_string()),
+            })?;
         if !status.is_success() {
             let body = for_people(&body);
             return Err(Error::Refused { address, status, body });
@@ -145,6 +173,16 @@ pub async fn exchange(
     name: &str,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    limited(tls, address, name, request, MAX_ANSWER).await
+}
+
+async fn limited(
+    tls: Arc<ClientConfig>,
+    address: SocketAddr,
+    name: &str,
+    request: Request<Full<Bytes>>,
+    max_answer: usize,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let server = ServerName::try_from(name.to_owned())?;
     let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
         .await
@@ -154,7 +192,7 @@ pub async fn exchange(
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), max_answer).collect().await?.to_bytes();
         Ok((status, body))
     };
     // The connection is driven only as long as the answer is awaited: nothing outlives this call.

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //!   operator ──PUT /v1/policy, GET /v1/status──► berth-registry       (each replica)
+//!   operator ──GET /v1/usage, DELETE /v1/repositories─► berth-registry
+//!   operator ──GET /v1/feed──────────────────► berth-registry
+//!   operator ──GET /v1/progress──────────────► berth-registry replicate  (each Job's pod)
 //!   operator ──PUT /v1/node-access, GET ───────► node access agent    (each node)
 //! ```
 //!
@@ -10,9 +13,12 @@
 //! both ends share: the messages, the TLS set-up (also used by the registry's public listener), a client.
 
 pub mod client;
+pub mod feed;
 pub mod node_access;
 pub mod policy;
+pub mod replication;
 pub mod tls;
+pub mod usage;
 
 /// Names a message by its content: the same one has the same name everywhere and after every restart. 64 hexadecimal
 /// digits.

@@ -31,6 +31,25 @@ pub struct Host {
     pub server: String,
     /// Certificates that sign the server's, PEM.
     pub ca: String,
+    /// For which audience nodes get tokens with which they pull what is for every pod of the cluster, where there is such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// Where the same images are, in the order in which nodes turn to them when the registry does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<Fallback>,
+}
+
+/// How nodes reach a registry that stands in for another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fallback {
+    /// As [`Host::server`].
+    pub server: String,
+    /// As [`Host::ca`].
+    pub ca: String,
+    /// As [`Host::audience`], where the registry that it stands in for has something for every pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
 }
 
 /// What a node made of the last [`NodeAccess`].

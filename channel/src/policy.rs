@@ -25,6 +25,12 @@ pub struct Policy {
     /// Who may do what in repositories that no path covers: nobody, unless named here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undeclared: Vec<Access>,
+    /// ServiceAccounts of the cluster may log in; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_accounts: Option<ServiceAccounts>,
+    /// Registries that this one stands in for, each name once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub primaries: Vec<Primary>,
 }
 
 impl Policy {
@@ -44,9 +50,64 @@ pub struct Login {
     pub username: String,
     /// Hashes of the secrets accepted now; several while a rotation overlaps.
     pub secrets: Vec<SecretHash>,
+    /// Until when some of them are, so that they end also where nobody can tell the registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<End>,
     /// What the login may do in every repository of the registry, whatever else is said of the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+}
+
+/// When a secret is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct End {
+    /// Hash of the secret.
+    pub secret: SecretHash,
+    /// From when on it is accepted no longer (RFC 3339).
+    pub until: String,
+}
+
+/// ServiceAccounts log in with tokens of their own, which the cluster checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceAccounts {
+    /// What tokens must be for: `berth.dev/<namespace>/<registry>`. All others are refused.
+    pub audience: String,
+    /// The ServiceAccount whose tokens are the nodes' credentials, as `system:serviceaccount:<namespace>:<name>`. It reads
+    /// what is public or visible to the cluster and may do nothing else, whatever rules say of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+}
+
+/// A registry that this one stands in for. Whom it names may read here what it says, beside what all else in the policy
+/// gives to others; nobody may do anything but read because of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Primary {
+    /// What it is called: `<namespace>/<name>`, without a colon.
+    pub name: String,
+    /// Its robots, each username once. They are strangers to this registry's own logins and to other primaries', also
+    /// where the username is the same: the secret tells whose it is. A role gives them nothing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logins: Vec<Login>,
+    /// What can be read, each path once. The most specific path decides alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<Readable>,
+}
+
+/// Who may read one repository of a primary, or all below a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Readable {
+    /// As in [`Repository::path`].
+    pub path: String,
+    /// Who may read without being named.
+    #[serde(default, skip_serializing_if = "Visibility::is_private")]
+    pub visibility: Visibility,
+    /// Usernames of the primary's logins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<String>,
 }
 
 /// The rules of one repository, or of all below a path.
@@ -61,6 +122,48 @@ pub struct Repository {
     /// Who may do what.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<Access>,
+    /// Which tags stay where they are.
+    #[serde(default, skip_serializing_if = "Tags::is_default")]
+    pub tags: Tags,
+    /// Bytes that distinct blobs and manifests of the path may have together; no limit without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
+}
+
+/// Which tags stay where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tags {
+    /// What holds for all of them.
+    #[serde(default, skip_serializing_if = "Mutability::is_mutable")]
+    pub mutability: Mutability,
+    /// Patterns of tags that may move all the same; `*` is anything, also nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+}
+
+impl Tags {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether tags may move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mutability {
+    /// Whoever may push may move them.
+    #[default]
+    Mutable,
+    /// They neither move nor go, but by who has all actions of [`Role::Admin`]. Tags under which clients keep signatures
+    /// and referrers (`sha256-<digest>`, with or without a suffix) move all the same.
+    Immutable,
+}
+
+impl Mutability {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_mutable(&self) -> bool {
+        *self == Self::Mutable
+    }
 }
 
 /// Who may read a repository without being named.
@@ -69,6 +172,8 @@ pub enum Visibility {
     /// Nobody.
     #[default]
     Private,
+    /// The cluster's nodes, so that its pods need no pull secret; see [`ServiceAccounts::nodes`].
+    Cluster,
     /// Whoever reaches the registry, without credentials too.
     Public,
 }
@@ -84,7 +189,9 @@ impl Visibility {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Access {
-    /// The subject: a username of a login or of the password file.
+    /// The subject: a username of a login or of the password file. Or, with colons, which those never have:
+    /// `system:serviceaccount:<namespace>:<name>` is a ServiceAccount, `system:serviceaccounts:<namespace>` are all of a
+    /// namespace, `system:serviceaccounts` are all.
     pub user: String,
     /// Usual actions under one name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

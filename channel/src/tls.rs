@@ -88,6 +88,20 @@ impl Reloading {
         Ok(Arc::new(Self { files, current: ArcSwap::from_pointee(config), seen: Mutex::new(contents) }))
     }
 
+    /// Of a certificate and its key in memory, PEM each.
+    pub fn of(cert: &str, key: &str) -> Result<Arc<Self>, Error> {
+        let (files, contents) = in_memory(cert, key);
+        let config = configure(&files, &contents)?;
+        Ok(Arc::new(Self { files, current: ArcSwap::from_pointee(config), seen: Mutex::new(contents) }))
+    }
+
+    /// Replaces them, for connections that are still to come.
+    pub fn replace(&self, cert: &str, key: &str) -> Result<(), Error> {
+        let (files, contents) = in_memory(cert, key);
+        self.current.store(Arc::new(configure(&files, &contents)?));
+        Ok(())
+    }
+
     /// Follows the files; never ends.
     pub async fn follow(self: Arc<Self>) {
         loop {
@@ -120,6 +134,12 @@ impl Reloading {
     fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }
+}
+
+fn in_memory(cert: &str, key: &str) -> (Files, Contents) {
+    let name = PathBuf::from("memory");
+    let files = Files { cert: name.clone(), key: name, client_ca: None };
+    (files, vec![cert.as_bytes().to_vec(), key.as_bytes().to_vec()])
 }
 
 fn read(files: &Files) -> Result<Contents, Error> {

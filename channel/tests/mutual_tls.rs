@@ -84,6 +84,14 @@ async fn the_operator_is_let_in() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_large_is_none() {
+    let authority = Authority::new();
+    let server = serve(&authority).await;
+    let error = put(&authority.client(&authority).at_most(10), &server, NAME).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { max_answer: 10, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_registrys_own_certificate_opens_no_other_registry() {
     let authority = Authority::new();
     let server = serve(&authority).await;

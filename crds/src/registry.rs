@@ -12,6 +12,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::repository::{Access, Namespaces, RegistryRef};
+
 /// What a Registry should be.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -32,6 +34,9 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new(
         "!isQuantity(self.spec.storage.volume.size) || !isQuantity(oldSelf.spec.storage.volume.size) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.spec.storage.volume.size)) >= 0 || !has(oldSelf.status) || !has(oldSelf.status.volumeSize) || !isQuantity(oldSelf.status.volumeSize) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.status.volumeSize)) >= 0"
     ).message("size can grow but not shrink: volumes cannot be made smaller, and this one has the size in status.volumeSize").field_path(".spec.storage.volume.size"),
+    validation = Rule::new(
+        "!has(self.spec.fallbacks) || self.spec.fallbacks.all(other, has(other.registryRef.namespace) || other.registryRef.name != self.metadata.name)"
+    ).message("a Registry cannot be its own fallback: name another one").field_path(".spec.fallbacks"),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas"
@@ -45,9 +50,15 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.replicas) || self.replicas <= 1").message(
-    "a volume is written by one pod at a time, so replicas may be 1, or 0 to stop the registry"
-).field_path(".replicas"))]
+#[x_kube(
+    validation = Rule::new("!has(self.replicas) || self.replicas <= 1").message(
+        "a volume is written by one pod at a time, so replicas may be 1, or 0 to stop the registry"
+    ).field_path(".replicas"),
+    validation = Rule::new("!has(self.fallbacks) || self.fallbacks.size() == 0 || !has(self.nodeAccess) || self.nodeAccess.enabled")
+        .message("it is nodes that turn to fallbacks: turn nodeAccess on, or name none").field_path(".fallbacks"),
+    validation = Rule::new("!has(self.fallbacks) || self.fallbacks.all(one, self.fallbacks.exists_one(other, other == one))")
+        .message("a fallback is named twice").field_path(".fallbacks")
+)]
 pub struct RegistrySpec {
     /// Number of serving pods: 1, or 0 to stop the registry and keep everything.
     #[serde(default = "one")]
@@ -69,6 +80,27 @@ pub struct RegistrySpec {
     /// Whether nodes can pull from it.
     #[serde(default)]
     pub node_access: NodeAccess,
+
+    /// Which Repositories it takes.
+    #[serde(default, skip_serializing_if = "Tenancy::is_default")]
+    pub tenancy: Tenancy,
+
+    /// Who may do what in paths that no Repository declares: nobody where left out. As Repositories' `access`; a
+    /// service account without a namespace is one of the Registry's own namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub undeclared: Vec<Access>,
+
+    /// Who can log in besides the robots that Berth makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+
+    /// Registries that hold the same images under the same paths. Nodes turn to them, in this order, where this one does
+    /// not answer or does not have an image; whoever may pull here may pull there. One of another namespace has to grant
+    /// it, by its `tenancy`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub fallbacks: Vec<Fallback>,
 
     /// CPU and memory of the registry's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +128,61 @@ pub struct RegistrySpec {
 
 fn one() -> i32 {
     1
+}
+
+/// Which Repositories a Registry takes. Those of its own namespace always, below any path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tenancy {
+    /// Which other namespaces may declare Repositories here: none where left out.
+    #[serde(default, skip_serializing_if = "Namespaces::is_own")]
+    pub namespaces: Namespaces,
+    /// Which paths those may declare. `Namespace` (default): `<their name>` followed by `/`. `Any`: every path that nobody
+    /// has.
+    #[serde(default)]
+    pub paths: TenantPaths,
+}
+
+impl Tenancy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Which paths other namespaces may declare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TenantPaths {
+    /// Those that begin with the namespace's name and `/`.
+    #[default]
+    Namespace,
+    /// Every path.
+    Any,
+}
+
+/// A registry that holds the same images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// A Registry of this cluster.
+    pub registry_ref: RegistryRef,
+}
+
+/// Who can log in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// A password file, as `htpasswd -B` writes it, in a Secret beside the Registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PasswordFile>,
+}
+
+/// Where a password file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordFile {
+    /// Name of the Secret, which has the label `berth.dev/registry: <name of the Registry>`; its key is `htpasswd`.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
 }
 
 /// CPU and memory of a container.
@@ -230,7 +317,8 @@ fn yes() -> bool {
 #[serde(rename_all = "camelCase")]
 pub struct RegistryStatus {
     /// `Ready` (images can be pushed, and pulled by pods), `Available` (a replica serves with the current policy),
-    /// `StorageReady` (the volume is as asked for), `NodesReady` (every node can pull).
+    /// `StorageReady` (the volume is as asked for), `IdentityReady` (people can log in as declared), `NodesReady` (every
+    /// node can pull), `FallbacksReady` (every fallback can stand in).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -262,6 +350,10 @@ pub struct RegistryStatus {
     /// How many nodes can pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodesStatus>,
+
+    /// Endpoints of the fallbacks that stand in now, in the order in which nodes turn to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<String>,
 
     /// Size that the volume has now.
     #[serde(default, skip_serializing_if = "Option::is_none")]

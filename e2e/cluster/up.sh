@@ -65,7 +65,7 @@ packages() {
   local wanted=(docker:docker.io)
   docker info >/dev/null 2>&1 || ! is_root || wanted+=(dockerd:docker.io iptables:iptables)
   if is_root && is_debian; then
-    wanted+=(jq:jq skopeo:skopeo :ca-certificates)
+    wanted+=(jq:jq skopeo:skopeo docker-registry:docker-registry :ca-certificates)
     [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || wanted+=(apparmor_parser:apparmor)
   fi
   "$CLUSTER_DIR/host/packages.sh" "${wanted[@]}"

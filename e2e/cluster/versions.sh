@@ -16,10 +16,11 @@ ETCD_VERSION=3.6.5
 COREDNS_VERSION=1.12.1
 LOCAL_PATH_VERSION=0.0.30
 
-# Clients that the registry's tests use.
+# Clients that the registry's tests use, and a registry that they replicate from and to.
 CRANE_VERSION=0.20.6
 ORAS_VERSION=1.2.3
+DISTRIBUTION_VERSION=3.1.1
 
 # The oldest Go that compiles all of these, and the release fetched where Go is missing or older.
-GO_MINIMUM=1.24.0
+GO_MINIMUM=1.25.0
 GO_FETCHED=1.25.5

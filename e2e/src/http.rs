@@ -1,6 +1,9 @@
 //! A client for single requests, where a test must see the registry's very answer: status, headers, digest.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -16,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::registry::Login;
+use crate::{registry::Login, wait};
 
 /// A request that takes longer went nowhere: kubectl may hold connections to a pod that is gone.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -76,6 +79,18 @@ impl Http {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
+    /// Asks for what is at a path until the answer has this status; says how long that took.
+    pub async fn answered(&self, path: &str, wanted: StatusCode) -> Result<Duration> {
+        let began = Instant::now();
+        wait::poll(&format!("{path} to be answered {wanted}"), async || {
+            let status = self.send(Method::GET, path, "").await?.status;
+            ensure!(status == wanted, "it is answered {status}");
+            Ok(())
+        })
+        .await?;
+        Ok(began.elapsed())
+    }
+
     /// Pushes one blob; it was acknowledged with 201 when this returns its digest.
     pub async fn push_blob(&self, repository: &str, blob: &[u8]) -> Result<String> {
         let digest = format!("sha256:{}", hex::encode(Sha256::digest(blob)));
@@ -88,6 +103,35 @@ impl Http {
         let path = format!("{location}{mark}digest={digest}");
         let done = self.send(Method::PUT, &path, Bytes::copy_from_slice(blob)).await?;
         ensure!(done.status == StatusCode::CREATED, "a blob was answered {}", done.status);
+        Ok(digest)
+    }
+
+    /// Pushes a manifest under its digest, which it returns.
+    pub async fn push_manifest(&self, repository: &str, manifest: &serde_json::Value) -> Result<String> {
+        self.put_manifest(repository, None, manifest).await
+    }
+
+    /// Pushes a manifest under a tag, and returns its digest.
+    pub async fn push_tag(
+        &self,
+        repository: &str,
+        tag: &str,
+        manifest: &serde_json::Value,
+    ) -> Result<String> {
+        self.put_manifest(repository, Some(tag), manifest).await
+    }
+
+    async fn put_manifest(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        manifest: &serde_json::Value,
+    ) -> Result<String> {
+        let bytes = manifest.to_string();
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        let path = format!("/v2/{repository}/manifests/{}", tag.unwrap_or(&digest));
+        let done = self.send(Method::PUT, &path, bytes).await?;
+        ensure!(done.status == StatusCode::CREATED, "a manifest was answered {}", done.status);
         Ok(digest)
     }
 

@@ -44,10 +44,15 @@ impl Image {
 
 /// Makes an image of one layer of programs and one more layer for each size, of so many bytes that don't compress.
 pub fn build(seed: &str, sizes: &[usize]) -> Result<Image> {
+    with_programs(seed, sizes, &[])
+}
+
+/// The same with more programs of this machine, by their paths.
+pub fn with_programs(seed: &str, sizes: &[usize], more: &[&str]) -> Result<Image> {
     let mut layout = Layout { folder: tempfile::tempdir()?, size: 0 };
     fs::create_dir_all(layout.folder.path().join("blobs/sha256"))?;
 
-    let base = tar(&programs()?)?;
+    let base = tar(&programs(more)?)?;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&base)?;
     let mut contents = vec![digest(&base)];
@@ -107,10 +112,13 @@ impl Layout {
 type File = (PathBuf, Vec<u8>, u32);
 
 /// The programs and what they load, each under the path by which it is found.
-fn programs() -> Result<Vec<File>> {
+fn programs(more: &[&str]) -> Result<Vec<File>> {
     let mut paths = BTreeSet::new();
-    for program in PROGRAMS {
-        let path = Path::new("/bin").join(program);
+    for path in PROGRAMS
+        .map(|program| Path::new("/bin").join(program))
+        .into_iter()
+        .chain(more.iter().map(PathBuf::from))
+    {
         // A static program has no libraries, which ldd says by its exit code.
         let listing = Command::new("ldd").arg(&path).output().context("failed to start ldd")?.stdout;
         paths.extend(libraries(&String::from_utf8_lossy(&listing)));

@@ -10,8 +10,9 @@ use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, ObjectMeta, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
+use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
 use crate::{cluster::Space, dump, wait};
@@ -44,30 +45,65 @@ pub async fn with_whole_cluster(test: &str, body: impl AsyncFnOnce(&Space) -> Re
     run(test, body).await;
 }
 
+/// Runs a test in a fresh namespace: `prepare` beside other tests, then `body` whatever else happens in the cluster, for
+/// what takes long and needs no operator. Its namespace goes beside other tests again.
+///
+/// # Panics
+///
+/// Like [`with_namespace`].
+pub async fn with_patience<T>(
+    test: &str,
+    prepare: impl AsyncFnOnce(&Space) -> Result<T>,
+    body: impl AsyncFnOnce(&Space, T) -> Result<()>,
+) {
+    let shared = CLUSTER.read().await;
+    let space = begin(test).await;
+    let outcome = limited(prepare(&space)).await;
+    drop(shared);
+    let outcome = match outcome {
+        Ok(prepared) => limited(body(&space, prepared)).await,
+        Err(error) => Err(error),
+    };
+    let _shared = CLUSTER.read().await;
+    end(test, &space, outcome).await;
+}
+
 async fn run(test: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
-    let space = match create(test).await {
+    let space = begin(test).await;
+    let outcome = limited(body(&space)).await;
+    end(test, &space, outcome).await;
+}
+
+async fn begin(test: &str) -> Space {
+    match create(test).await {
         Ok(space) => space,
         Err(error) => panic!("failed to make a namespace: {error:#}"),
-    };
-    let ran = AssertUnwindSafe(tokio::time::timeout(LIMIT, body(&space))).catch_unwind().await;
-    let mut outcome = match ran {
+    }
+}
+
+/// What it comes to, within its time; a panic is a failure.
+async fn limited<T>(part: impl Future<Output = Result<T>>) -> Result<T> {
+    let ran = AssertUnwindSafe(tokio::time::timeout(LIMIT, part)).catch_unwind().await;
+    match ran {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(anyhow!("the test took longer than {} s", LIMIT.as_secs())),
         Err(panic) => Err(anyhow!("{}", message(panic.as_ref()))),
-    };
+    }
+}
+
+async fn end(test: &str, space: &Space, mut outcome: Result<()>) {
     if outcome.is_ok() {
         // What can't be removed is a failure too, and worth the same look.
-        outcome = clean_up(&space).await.context("failed to clean up");
+        outcome = clean_up(space).await.context("failed to clean up");
     }
     if let Err(reason) = outcome {
         let reason = format!("{reason:#}");
-        let told = match dump::all(&space, test, &namespaces(&space).await.unwrap_or_default(), &reason).await
-        {
+        let told = match dump::all(space, test, &namespaces(space).await.unwrap_or_default(), &reason).await {
             Ok(folder) => format!("operator logs, events and all objects are in {}", folder.display()),
             Err(error) => format!("and nothing more could be found out: {error:#}"),
         };
         if std::env::var_os("BERTH_E2E_KEEP").is_none() {
-            drop(clean_up(&space).await);
+            drop(clean_up(space).await);
         }
         panic!("{test}: {reason}\n{told}");
     }
@@ -82,16 +118,32 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 async fn create(test: &str) -> Result<Space> {
     let name = format!("e2e-{}-{}", test.replace('_', "-"), random()?);
     let space = Space::named(&name).await?;
-    make(&space, &name).await?;
+    make(&space, &name, &[]).await?;
+    accounts(&space).await?;
     Ok(space)
 }
 
 impl Space {
     /// One more namespace for the same test, gone with the first.
     pub async fn another(&self) -> Result<Self> {
-        let space = self.beside(&format!("{}-{}", self.namespace, random()?));
-        make(&space, &self.namespace).await?;
+        let space = self.labelled(&[]).await?;
+        accounts(&space).await?;
         Ok(space)
+    }
+
+    /// The same with these labels, just created: nothing may be in it yet.
+    pub async fn labelled(&self, labels: &[(&str, &str)]) -> Result<Self> {
+        let space = self.beside(&format!("{}-{}", self.namespace, random()?));
+        make(&space, &self.namespace, labels).await?;
+        Ok(space)
+    }
+
+    /// Sets labels of the namespace, or with `null` takes them away.
+    pub async fn label(&self, labels: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.patch(&self.namespace, &PatchParams::default(), &patch).await?;
+        Ok(())
     }
 }
 
@@ -101,17 +153,23 @@ fn random() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
-async fn make(space: &Space, first: &str) -> Result<()> {
+async fn make(space: &Space, first: &str, labels: &[(&str, &str)]) -> Result<()> {
+    let labels = labels.iter().copied().chain([(LABEL, first)]);
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let namespace = Namespace {
         metadata: ObjectMeta {
             name: Some(space.namespace.clone()),
-            labels: Some([(LABEL.to_owned(), first.to_owned())].into()),
+            labels: Some(labels.collect()),
             ..ObjectMeta::default()
         },
         ..Namespace::default()
     };
     Api::all(space.client.clone()).create(&PostParams::default(), &namespace).await?;
-    // Pods are refused until the namespace has its ServiceAccount.
+    Ok(())
+}
+
+/// Pods are refused until the namespace has its ServiceAccount.
+async fn accounts(space: &Space) -> Result<()> {
     let accounts = space.api::<k8s_openapi::api::core::v1::ServiceAccount>();
     wait::until(&accounts, "default", "the namespace's ServiceAccount", |_| true).await.map(drop)
 }

@@ -12,14 +12,11 @@ use serde_json::json;
 
 use crate::{
     cluster::{OPERATOR_NAMESPACE, Space},
-    wait,
+    pod, wait,
 };
 
 /// The operator's Deployment.
 pub const DEPLOYMENT: &str = "berth-operator";
-
-/// Where its metrics are served.
-const METRICS_PORT: u16 = 8081;
 
 /// The operator's namespace.
 #[must_use]
@@ -79,11 +76,7 @@ pub async fn scale(space: &Space, replicas: i32) -> Result<()> {
 pub async fn counter(space: &Space, name: &str) -> Result<BTreeMap<String, u64>> {
     let mut series = BTreeMap::new();
     for pod in pods(space).await? {
-        let path = format!(
-            "/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{}:{METRICS_PORT}/proxy/metrics",
-            pod.name_any()
-        );
-        let text = space.client.request_text(http::Request::get(path).body(Vec::new())?).await?;
+        let text = pod::metrics(&self::space(space), &pod.name_any()).await?;
         for (labels, value) in counted(&text, name) {
             *series.entry(labels.to_owned()).or_default() += value;
         }

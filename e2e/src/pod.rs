@@ -1,14 +1,19 @@
 //! Pods that run an image of a Registry.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
 use kube::{
     ResourceExt,
-    api::{DeleteParams, LogParams, PostParams},
+    api::{DeleteParams, ListParams, LogParams, PostParams},
 };
 use serde_json::json;
 
 use crate::{cluster::Space, wait};
+
+/// Where operator and registries serve their metrics.
+const METRICS_PORT: u16 = 8081;
 
 /// Starts a pod with the image on the node. It pulls afresh, with that Secret or without any.
 pub async fn start(
@@ -23,6 +28,7 @@ pub async fn start(
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {
             "nodeSelector": {"kubernetes.io/hostname": node},
+            "tolerations": [{"operator": "Exists"}],
             "imagePullSecrets": secrets,
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 0,
@@ -34,11 +40,41 @@ pub async fn start(
 
 /// Waits until the pod's container runs, and returns the pod.
 pub async fn running(space: &Space, name: &str) -> Result<Pod> {
-    let running = |pod: &Pod| state(pod).is_some_and(|state| state.running.is_some());
-    wait::until(&space.api(), name, "the pod to run its image", running).await
+    running_within(space, name, wait::LIMIT).await
 }
 
-/// Waits until the pod's image could not be pulled, and returns what the node says about it.
+/// The same where the pull takes long.
+pub async fn running_within(space: &Space, name: &str, limit: Duration) -> Result<Pod> {
+    let running = |pod: &Pod| state(pod).is_some_and(|state| state.running.is_some());
+    wait::until_within(limit, &space.api(), name, "the pod to run its image", running).await
+}
+
+/// What the cluster has reported as failures of this pod.
+pub async fn failures(space: &Space, name: &str) -> Result<Vec<String>> {
+    let of_pod = format!("involvedObject.kind=Pod,involvedObject.name={name},type=Warning");
+    let events = space.api::<Event>().list(&ListParams::default().fields(&of_pod)).await?;
+    Ok(events.into_iter().filter_map(|event| event.message).collect())
+}
+
+/// Waits until the node has begun to pull the pod's image.
+pub async fn pulling(space: &Space, name: &str) -> Result<()> {
+    let of_pod = format!("involvedObject.kind=Pod,involvedObject.name={name},reason=Pulling");
+    wait::poll(&format!("pod {name} to be pulled"), async || {
+        let events = space.api::<Event>().list(&ListParams::default().fields(&of_pod)).await?;
+        ensure!(!events.items.is_empty(), "the node does not pull");
+        Ok(())
+    })
+    .await
+}
+
+/// The metrics of one of our pods, as text.
+pub async fn metrics(space: &Space, name: &str) -> Result<String> {
+    let namespace = &space.namespace;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{METRICS_PORT}/proxy/metrics");
+    Ok(space.client.request_text(http::Request::get(path).body(Vec::new())?).await?)
+}
+
+/// Waits until the pod's image could not be pulled, and returns what the node says about it: which image, and why.
 pub async fn refused(space: &Space, name: &str) -> Result<String> {
     let refusal = |pod: &Pod| {
         let waiting = state(pod)?.waiting?;
@@ -47,7 +83,10 @@ pub async fn refused(space: &Space, name: &str) -> Result<String> {
     };
     let pod = wait::until(&space.api(), name, "the image to be refused", |pod: &Pod| refusal(pod).is_some())
         .await?;
-    refusal(&pod).context("not refused any more")
+    let said = refusal(&pod).context("not refused any more")?;
+    let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()?.image).context("no image")?;
+    ensure!(said.contains(&image), "the node does not say which image was refused: {said}");
+    Ok(said)
 }
 
 /// Fails unless the pod runs the image that was made from this seed.

@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// A username and its password.
+#[derive(Clone)]
 pub struct Login {
     /// As sent in basic authentication.
     pub username: String,

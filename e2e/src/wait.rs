@@ -23,7 +23,21 @@ pub async fn until<K>(api: &Api<K>, name: &str, what: &str, condition: impl Fn(&
 where
     K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource + 'static,
 {
-    let object = watch(api, name, what, |object| object.is_some_and(&condition)).await?;
+    until_within(LIMIT, api, name, what, condition).await
+}
+
+/// The same for what takes its time.
+pub async fn until_within<K>(
+    limit: Duration,
+    api: &Api<K>,
+    name: &str,
+    what: &str,
+    condition: impl Fn(&K) -> bool,
+) -> Result<K>
+where
+    K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource + 'static,
+{
+    let object = watch(limit, api, name, what, |object| object.is_some_and(&condition)).await?;
     object.with_context(|| format!("{name} was gone right after {what}"))
 }
 
@@ -32,10 +46,11 @@ pub async fn gone<K>(api: &Api<K>, name: &str) -> Result<()>
 where
     K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource + 'static,
 {
-    watch(api, name, "the object to be gone", |object| object.is_none()).await.map(drop)
+    watch(LIMIT, api, name, "the object to be gone", |object| object.is_none()).await.map(drop)
 }
 
 async fn watch<K>(
+    limit: Duration,
     api: &Api<K>,
     name: &str,
     what: &str,
@@ -49,11 +64,11 @@ where
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = describe(object);
         condition(object)
     });
-    match tokio::time::timeout(LIMIT, waited).await {
+    match tokio::time::timeout(limit, waited).await {
         Ok(found) => Ok(found?),
         Err(_) => Err(anyhow!(
             "waited {} s in vain for {what} ({}{name}). Last seen:\n{}",
-            LIMIT.as_secs(),
+            limit.as_secs(),
             api.resource_url().rsplit_once('/').map_or(String::new(), |(_, kind)| format!("{kind}/")),
             seen.lock().unwrap_or_else(PoisonError::into_inner)
         )),

@@ -1,13 +1,19 @@
 //! Who may do what: nobody without a login, the reader pulls, the administrator pushes.
 
+use std::time::{Duration, Instant};
+
 use crds::Registry;
 use e2e::{
-    Result, Space, ensure, image, node, pod,
+    Context as _, Result, Space, ensure, image,
+    node::{self, Throttle},
+    pod,
     registry::{self, Login, Who},
     remote::Remote,
-    with_namespace,
+    repository, wait, with_namespace, with_patience,
 };
 use http::{Method, StatusCode, header};
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
 
 /// A Registry `demo` with the image `app:1`.
 async fn filled(space: &Space) -> Result<Registry> {
@@ -52,6 +58,60 @@ async fn anonymous_is_refused() {
         Ok(())
     })
     .await;
+}
+
+/// A token lives five minutes. A pull that takes longer gets another one, also where its Secret's password was rotated
+/// meanwhile, and nobody notices.
+#[tokio::test]
+async fn a_pull_outlasts_its_token() {
+    const TOKEN: Duration = Duration::from_secs(300);
+    const PATIENCE: Duration = Duration::from_secs(540);
+    with_patience("long_pull", begin_long_pull, async |space, (slow, began)| {
+        pod::running_within(space, "long", PATIENCE).await?;
+        drop(slow);
+        let took = began.elapsed();
+        eprintln!("a pull took {took:.0?}");
+        ensure!(took > TOKEN, "the pull was over after {took:.0?}, before its token was");
+        assert_eq!(pod::failures(space, "long").await?, Vec::<String>::new());
+        Ok(())
+    })
+    .await;
+}
+
+/// A pod begins to pull slowly with a Secret, and then the Secret gets another password.
+async fn begin_long_pull(space: &Space) -> Result<(Throttle, Instant)> {
+    const KILOBYTES_A_SECOND: u32 = 80;
+    // More than nodes pull of one image at once, so that some are asked for late.
+    const LAYERS: [usize; 11] = [2_500_000; 11];
+    let (registry, _) = registry::running(space, &registry::small("demo")).await?;
+    let secrets = json!({"pullSecrets": [{"name": "pull"}]});
+    repository::ready(space, &repository::with_spec("app", &secrets)).await?;
+    let name = format!("{}/app:1", space.namespace);
+    Remote::open(space, "demo", Who::Admin)
+        .await?
+        .push(&image::build(&format!("long {}", space.namespace), &LAYERS)?, &name)
+        .await?;
+    let serving = pod::serving(space, "demo", None).await?;
+    let address = serving.status.and_then(|status| status.pod_ip).context("a pod without an address")?;
+
+    // A kubelet pulls one image after the other, so on a node where no other test waits for one.
+    let workers = node::workers(space).await?;
+    let mut aside = node::all(space).await?;
+    aside.retain(|node| !workers.contains(node));
+    let node = aside.first().or(workers.last()).context("no nodes")?;
+    let slow = Throttle::new(space, node, (&address, 5000), KILOBYTES_A_SECOND).await?;
+    let former = repository::login(space, "pull").await?.password;
+    pod::start(space, "long", node, &format!("{}/{name}", registry::endpoint(&registry)?), Some("pull"))
+        .await?;
+    let began = Instant::now();
+    pod::pulling(space, "long").await?;
+    let rotate = json!({"metadata": {"annotations": {"berth.dev/rotate": "now"}}});
+    repository::change(space, "app", &rotate).await?;
+    wait::until(&space.api(), "pull", "another password", |secret: &Secret| {
+        repository::in_secret(secret).is_ok_and(|login| login.password != former)
+    })
+    .await?;
+    Ok((slow, began))
 }
 
 #[tokio::test]

@@ -6,12 +6,20 @@
 
 mod access;
 mod deletion;
+mod fallback;
+mod identities;
 mod invalid;
+mod kubectl;
 mod mistakes;
 mod nodes;
 mod owned_objects;
 mod pull;
 mod push;
+mod replication;
+mod repositories;
 mod restart;
 mod scale;
+mod secrets;
+mod subjects;
+mod tenants;
 mod two;

@@ -137,6 +137,8 @@ async fn a_volume_that_cannot_grow_goes_on_serving() {
         registry::condition(space, "demo", "StorageReady", "True").await?;
 
         registry::delete(space, "demo").await?;
+        // The former one's pod may still serve, and be taken for the next one's.
+        wait::gone(&space.api::<Pod>(), "demo-0").await?;
         // The next one wants more than the kept claim has, and takes it up nevertheless.
         registry::apply(space, &registry::with_spec("demo", &spec("2Gi"))).await?;
         registry::condition(space, "demo", "Available", "True").await?;

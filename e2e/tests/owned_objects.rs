@@ -60,7 +60,7 @@ async fn a_deleted_object_comes_back() {
             ensure!(back.labels() == former.labels(), "{what}: with labels {:?}", back.labels());
             match (owned.kind, former.name_any().as_str()) {
                 ("Service", _) => {
-                    assert_eq!(back.data["spec"]["clusterIP"], former.data["spec"]["clusterIP"])
+                    assert_eq!(back.data["spec"]["clusterIP"], former.data["spec"]["clusterIP"]);
                 }
                 ("Secret", "demo-admin" | "demo-reader") => same_logins(&former, &back),
                 ("ConfigMap", _) => assert_eq!(back.data["data"], former.data["data"]),

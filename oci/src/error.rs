@@ -59,6 +59,29 @@ pub struct ErrorItem {
     pub detail: Option<serde_json::Value>,
 }
 
+/// Why something is denied to a login that would suffice otherwise: `reason` in the detail of a Berth registry's error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Denial {
+    /// There is no room left in a quota.
+    QuotaExceeded,
+    /// The tag stays where it is.
+    ImmutableTag,
+}
+
+impl Denial {
+    /// As a detail.
+    #[must_use]
+    pub fn detail(self) -> serde_json::Value {
+        serde_json::json!({ "reason": self })
+    }
+
+    /// What a detail says.
+    #[must_use]
+    pub fn of(detail: &serde_json::Value) -> Option<Self> {
+        Self::deserialize(detail.get("reason")?).ok()
+    }
+}
+
 impl ErrorItem {
     /// Without a detail.
     #[must_use]

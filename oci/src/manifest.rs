@@ -200,7 +200,7 @@ impl Fields {
 }
 
 /// Layers that licences keep out of registries; clients fetch them elsewhere.
-fn is_nondistributable(media_type: &str) -> bool {
+pub(crate) fn is_nondistributable(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
         || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.diff.tar")
 }

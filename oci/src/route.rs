@@ -24,6 +24,10 @@ pub enum Route {
     Upload(RepoName, String),
     /// `/v2/<name>/referrers/<digest>`
     Referrers(RepoName, Digest),
+    /// `/v2/<name>/_berth/replication/state`, an extension of Berth's own.
+    State(RepoName),
+    /// `/v2/_berth/replication/feed`, another one.
+    Feed,
 }
 
 /// Why a path is no endpoint.
@@ -55,10 +59,14 @@ impl Route {
             None => return Err(InvalidRoute::Unknown),
             Some("") => return Ok(Self::Base),
             Some("_catalog") => return Ok(Self::Catalog),
+            Some("_berth/replication/feed") => return Ok(Self::Feed),
             Some(rest) => rest,
         };
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Ok(Self::Tags(name.parse()?));
+        }
+        if let Some(name) = rest.strip_suffix("/_berth/replication/state") {
+            return Ok(Self::State(name.parse()?));
         }
         if let Some(name) =
             rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"))
@@ -83,13 +91,14 @@ impl Route {
     #[must_use]
     pub fn repository(&self) -> Option<&RepoName> {
         match self {
-            Self::Base | Self::Catalog => None,
+            Self::Base | Self::Catalog | Self::Feed => None,
             Self::Tags(name)
             | Self::Manifest(name, _)
             | Self::Blob(name, _)
             | Self::Uploads(name)
             | Self::Upload(name, _)
-            | Self::Referrers(name, _) => Some(name),
+            | Self::Referrers(name, _)
+            | Self::State(name) => Some(name),
         }
     }
 }
@@ -137,6 +146,8 @@ mod tests {
     #[case("/v2/a/blobs/uploads/", Route::Uploads(name("a")))]
     #[case("/v2/a/blobs/uploads", Route::Uploads(name("a")))]
     #[case("/v2/a/blobs/uploads/123", Route::Upload(name("a"), "123".into()))]
+    #[case("/v2/_berth/replication/feed", Route::Feed)]
+    #[case("/v2/a/b/_berth/replication/state", Route::State(name("a/b")))]
     #[case::words_as_names(
         "/v2/blobs/uploads/manifests/tags/list",
         Route::Tags(name("blobs/uploads/manifests"))
@@ -154,6 +165,8 @@ mod tests {
     #[case("/v2/a", InvalidRoute::Unknown)]
     #[case("/v2/a/else/x", InvalidRoute::Unknown)]
     #[case("/v2/manifests/latest", InvalidRoute::Unknown)]
+    #[case("/v2/a/_berth/replication/feed", InvalidRoute::Unknown)]
+    #[case("/v2/_berth/replication/state", InvalidRoute::Unknown)]
     #[case("/v2/A/tags/list", InvalidName.into())]
     #[case("/v2/../tags/list", InvalidName.into())]
     #[case("/v2/a/../../etc/manifests/latest", InvalidName.into())]
@@ -182,6 +195,7 @@ mod tests {
             let digest = Digest::of(Algorithm::Sha256, &content);
             let parse = |end: &str| Route::parse(&format!("/v2/{text}/{end}"));
             prop_assert_eq!(parse("tags/list"), Ok(Route::Tags(name.clone())));
+            prop_assert_eq!(parse("_berth/replication/state"), Ok(Route::State(name.clone())));
             prop_assert_eq!(parse("blobs/uploads/"), Ok(Route::Uploads(name.clone())));
             prop_assert_eq!(parse("blobs/uploads/1-2"), Ok(Route::Upload(name.clone(), "1-2".into())));
             prop_assert_eq!(parse(&format!("manifests/{tag}")), Ok(Route::Manifest(name.clone(), tag.parse().unwrap())));

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::Status,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,7 +67,7 @@ pub(crate) enum Error {
     Delete { what: String, source: kube::Error },
     /// An object of that name belongs to somebody else.
     #[error(
-        "{what} exists and was not made by Berth: give the Registry another name, or free this one; to hand the object over to Berth, label it app.kubernetes.io/managed-by=berth-operator"
+        "{what} exists and was not made by Berth: give what asks for it another name, or free this one; to hand the object over to Berth, label it app.kubernetes.io/managed-by=berth-operator"
     )]
     Foreign { what: String },
     /// The object is on its way out and will be made again.
@@ -113,14 +113,9 @@ impl Applier {
     }
 
     /// As [`Self::ensure`], for a caller that has just read the object.
-    pub(crate) async fn ensure_from<K: Object>(
-        &self,
-        observed: Option<K>,
-        mut desired: K,
-    ) -> Result<K, Error> {
+    pub(crate) async fn ensure_from<K: Object>(&self, observed: Option<K>, desired: K) -> Result<K, Error> {
         let what = What::of(&desired);
-        let digest = digest(&what.json(&desired)?);
-        desired.annotations_mut().insert(APPLIED.into(), digest);
+        let desired = marked(&what, desired)?;
         let Some(observed) = observed else { return self.apply(&what, &desired).await };
         if observed.meta().deletion_timestamp.is_some() {
             return Err(Error::Terminating { what: what.to_string() });
@@ -138,6 +133,14 @@ impl Applier {
             }
             applied => applied,
         }
+    }
+
+    /// Whether an object as it was seen, maybe a moment ago, has everything that the desired one asks for.
+    pub(crate) fn keeps<K: Object>(observed: &K, desired: K) -> Result<bool, Error> {
+        let what = What::of(&desired);
+        let desired = marked(&what, desired)?;
+        let is_going = observed.meta().deletion_timestamp.is_some();
+        Ok(!is_going && covers::covers(&what.json(observed)?, &without_kind(what.json(&desired)?)))
     }
 
     async fn apply<K: Object>(&self, what: &What, desired: &K) -> Result<K, Error> {
@@ -158,25 +161,54 @@ impl Applier {
         desired: &K,
         refusal: Box<Status>,
     ) -> Result<(), Error> {
+        let refused = |refusal| Error::Apply { what: what.to_string(), source: kube::Error::Api(refusal) };
+        let Some(lists) = lists(what.json(desired)?["spec"].take()) else { return Err(refused(refusal)) };
         self.metrics.wrote(&what.kind);
-        let patch = Patch::Merge(json!({"spec": lists(what.json(desired)?["spec"].take())}));
+        let patch = Patch::Merge(json!({"spec": lists}));
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         match self.api::<K>(what).patch(&what.name, &params, &patch).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(Error::Apply { what: what.to_string(), source: kube::Error::Api(refusal) }),
+            Err(_) => Err(refused(refusal)),
+        }
+    }
+
+    /// Makes an object that must not be there yet; none where somebody else has made one of this name.
+    pub(crate) async fn create<K: Object>(&self, desired: K) -> Result<Option<K>, Error> {
+        let what = What::of(&desired);
+        self.metrics.wrote(&what.kind);
+        let What { kind, name, namespace } = &what;
+        tracing::info!(kind, name, namespace, "creating");
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        match self.api(&what).create(&params, &desired).await {
+            Ok(created) => Ok(Some(created)),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+            Err(source) => Err(Error::Apply { what: what.to_string(), source }),
         }
     }
 
     /// Deletes an object of ours; one that is gone already, or somebody else's, is left.
     pub(crate) async fn delete<K: Object>(&self, namespace: &str, name: &str) -> Result<(), Error> {
+        self.delete_if::<K>(namespace, name, |_| true).await
+    }
+
+    /// As [`Self::delete`], where `condition` holds as well.
+    pub(crate) async fn delete_if<K: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        condition: impl Fn(&K) -> bool,
+    ) -> Result<(), Error> {
         let Some(observed) = self.get::<K>(namespace, name).await? else { return Ok(()) };
-        if !is_ours(&observed) || observed.meta().deletion_timestamp.is_some() {
+        let is_going = observed.meta().deletion_timestamp.is_some();
+        if !is_ours(&observed) || is_going || !condition(&observed) {
             return Ok(());
         }
         let what = What::of(&observed);
         self.metrics.wrote(&what.kind);
         tracing::info!(kind = what.kind, name, namespace, "deleting");
-        match self.api::<K>(&what).delete(name, &DeleteParams::default()).await {
+        // Only this one, not what somebody made in its place meanwhile.
+        let only = Preconditions { uid: observed.uid(), ..Preconditions::default() };
+        match self.api::<K>(&what).delete(name, &DeleteParams::default().preconditions(only)).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             Err(source) => Err(Error::Delete { what: what.to_string(), source }),
             Ok(_) => Ok(()),
@@ -190,10 +222,17 @@ impl Applier {
 
 /// Only the operator applies as [`MANAGER`], so its trace in `managedFields` tells what it made, also where labels were
 /// edited away. Labels alone are enough as well: so a claim that was restored from a backup is taken up.
-fn is_ours<K: Resource>(object: &K) -> bool {
+pub(crate) fn is_ours<K: Resource>(object: &K) -> bool {
     let traces = object.meta().managed_fields.iter().flatten();
     let managed_by = object.labels().get(names::MANAGED_BY).map(String::as_str);
     traces.into_iter().any(|entry| entry.manager.as_deref() == Some(MANAGER)) || managed_by == Some(MANAGER)
+}
+
+/// The object with the digest of what it was before.
+fn marked<K: Object>(what: &What, mut desired: K) -> Result<K, Error> {
+    let digest = digest(&what.json(&desired)?);
+    desired.annotations_mut().insert(APPLIED.into(), digest);
+    Ok(desired)
 }
 
 fn digest(desired: &Value) -> String {

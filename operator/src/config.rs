@@ -42,6 +42,9 @@ pub(crate) struct Run {
     /// Labels of the nodes that get node access, as `key=value,…`; all nodes where left out.
     #[arg(long, env = "BERTH_NODE_SELECTOR", value_delimiter = ',', value_parser = label)]
     pub(crate) node_selector: Vec<(String, String)>,
+    /// Where the API server asks about new pods, TLS.
+    #[arg(long, env = "BERTH_ADMISSION_LISTEN", default_value = "0.0.0.0:8443")]
+    pub(crate) admission_listen: SocketAddr,
     /// Where health and metrics are served, plain HTTP.
     #[arg(long, env = "BERTH_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
     pub(crate) health_listen: SocketAddr,
@@ -56,6 +59,12 @@ pub(crate) struct NodeAccess {
     /// The operator's namespace, where the DaemonSet lies.
     #[arg(long, env = "BERTH_NAMESPACE", default_value = "berth-system")]
     pub(crate) namespace: String,
+    /// Node access' own pod, to which its tokens are bound; without it there are none.
+    #[arg(long, env = "BERTH_POD")]
+    pub(crate) pod: Option<String>,
+    /// The UID of that pod.
+    #[arg(long, env = "BERTH_POD_UID")]
+    pub(crate) pod_uid: Option<String>,
     /// The operator's Deployment: once it is deleted, the node's files go as well.
     #[arg(long, env = "BERTH_DEPLOYMENT", default_value = "berth-operator")]
     pub(crate) deployment: String,
@@ -84,5 +93,13 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 /// `RUST_LOG`, or what people want to see by default.
 pub(crate) fn log_filter() -> EnvFilter {
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn,hyper=warn"))
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let usual = || EnvFilter::new(format!("info,kube=warn,hyper=warn,{NO_ANSWERS}"));
+    if asked.is_empty() {
+        return usual();
+    }
+    EnvFilter::try_new(format!("{asked},{NO_ANSWERS}")).unwrap_or_else(|_| usual())
 }
+
+/// At lower levels kube writes answers that it cannot read, and these may be Secrets.
+const NO_ANSWERS: &str = "kube_client::client=error";

@@ -2,5 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod network;
+pub(crate) mod policy;
 pub(crate) mod storage;
+pub(crate) mod told;
 pub(crate) mod workload;

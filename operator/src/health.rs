@@ -19,8 +19,12 @@ impl Readiness {
         self.0.store(ready, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn status(&self) -> StatusCode {
-        if self.0.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+        if self.is_set() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
     }
 }
 

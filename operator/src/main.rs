@@ -1,10 +1,11 @@
 //! `berth-operator`: makes registries a thing that a cluster has.
 //!
-//! `run` reconciles `Registry` resources; `node-access` runs on every node and keeps containerd's configuration for
-//! the registries that the operator names.
+//! `run` reconciles `Registry` and `Repository` resources; `node-access` runs on every node and keeps containerd's
+//! configuration for the registries that the operator names.
 
 use clap::Parser as _;
 
+mod admission;
 mod apply;
 mod authority;
 mod bootstrap;
@@ -13,20 +14,32 @@ mod conditions;
 mod config;
 mod context;
 mod controller;
+mod delivery;
 mod desired;
+mod durations;
+mod fallbacks;
 mod health;
+mod heard;
 mod keys;
 mod lease;
 mod metrics;
 mod names;
 mod node_access;
 mod node_agent;
+mod pace;
+mod people;
 mod quantity;
 mod reconcile;
 mod replicas;
+mod replication;
+mod repository;
 mod status;
+mod stores;
+mod tenancy;
 #[cfg(test)]
 mod testing;
+mod triggers;
+mod usage;
 
 fn main() -> std::process::ExitCode {
     let command = config::Command::parse();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crds::Registry;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
+
+use crate::controller::Guarded;
 
 /// Field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "berth-operator";
@@ -66,19 +68,29 @@ pub(crate) fn endpoint(registry: &Registry) -> String {
     format!("{}:{}", host(registry), registry.spec.service.port)
 }
 
-/// Every name under which clients reach the registry, its address in the cluster included.
-pub(crate) fn serving(registry: &Registry, cluster_domain: &str, cluster_ips: &[String]) -> Vec<String> {
-    let name = registry.name_any();
+/// The names under which the whole cluster reaches the registry: `demo.apps.svc`, `demo.apps`, and with the domain.
+/// Not `demo` alone, which in another namespace is another one's Service.
+pub(crate) fn hosts(registry: &Registry, cluster_domain: &str) -> [String; 3] {
     let host = host(registry);
-    let mut names = vec![
-        name.clone(),
-        format!("{name}.{}", namespace(registry)),
+    [
+        format!("{}.{}", registry.name_any(), namespace(registry)),
         host.clone(),
         format!("{host}.{cluster_domain}"),
-    ];
+    ]
+}
+
+/// Every name under which clients reach the registry, its address in the cluster included.
+pub(crate) fn serving(registry: &Registry, cluster_domain: &str, cluster_ips: &[String]) -> Vec<String> {
+    let mut names = vec![registry.name_any()];
+    names.extend(hosts(registry, cluster_domain));
     names.extend(cluster_ips.iter().cloned());
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     names
+}
+
+/// For whom tokens of `ServiceAccounts` are made with which they log in: `berth.dev/apps/demo`.
+pub(crate) fn audience(registry: &Registry) -> String {
+    format!("berth.dev/{}/{}", namespace(registry), registry.name_any())
 }
 
 /// The name that a replica's end of the channel proves: `demo.apps.channel.berth`.
@@ -89,4 +101,9 @@ pub(crate) fn channel(registry: &Registry) -> String {
 /// The Registry's namespace; the API server gives every Registry one.
 pub(crate) fn namespace(registry: &Registry) -> String {
     registry.namespace().unwrap_or_default()
+}
+
+/// How watches and stores call the Registry.
+pub(crate) fn reference(registry: &Registry) -> ObjectRef<Guarded> {
+    ObjectRef::new(&registry.name_any()).within(&namespace(registry))
 }

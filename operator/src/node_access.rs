@@ -10,19 +10,22 @@ use std::{
 
 use channel::{
     client::Client,
-    node_access::{Host, NodeAccess, NodeReport},
+    node_access::{Fallback, Host, NodeAccess, NodeReport},
 };
-use crds::Registry;
+use crds::{Registry, repository::Visibility};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::ListParams, runtime::reflector::Store};
 
-use crate::{context::Context, controller::Guarded, desired::workload::selector_text, names, replicas};
+use crate::{
+    context::Context, controller::Guarded, desired::workload::selector_text, fallbacks, names, replicas,
+};
 
 mod daemon_set;
 mod nodes;
 
-pub(crate) use nodes::{Nodes, View};
+use nodes::Turn;
+pub(crate) use nodes::{Nodes, Seen, View};
 
 /// The name that a node's end of the channel proves.
 const CHANNEL_NAME: &str = "node-access.channel.berth";
@@ -63,6 +66,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// One look at everything; true where something has changed.
 async fn round(context: &Context, registries: &Store<Guarded>) -> Result<bool, Failure> {
     let nodes = &context.nodes;
+    // Without them it would seem that nothing is for all pods.
+    context.stores.complete().await?;
     let access = wanted(context, registries);
     // Nodes that are there are told also where no new ones can be set up.
     let daemon_set = daemon_set::ensure(context).await;
@@ -90,16 +95,34 @@ async fn round(context: &Context, registries: &Store<Guarded>) -> Result<bool, F
 /// What nodes should reach, which is noted as told.
 fn wanted(context: &Context, registries: &Store<Guarded>) -> NodeAccess {
     let registries = registries.state();
-    let registries = registries.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+    let registries: Vec<_> = registries.iter().filter_map(|guarded| guarded.0.as_ref().ok()).collect();
     let mut known = context.nodes.known();
+    // After a start, before each was reconciled.
+    for registry in &registries {
+        let uid = registry.uid().unwrap_or_default();
+        if !known.seen.contains_key(&uid) {
+            let agreeing: Vec<_> =
+                fallbacks::agreeing(context, registry).into_iter().filter_map(Result::ok).collect();
+            let turns = nodes::turns(&agreeing, &known.seen);
+            let for_all_pods = has_for_all_pods(context, registry);
+            known.seen.insert(uid, Seen { address: None, for_all_pods, turns });
+        }
+    }
     let access = desired(
-        registries,
-        &known.addresses,
+        registries.into_iter(),
+        &known.seen,
         &context.config.node_access_namespaces,
         context.secrets.serving.cert(),
     );
     known.told = access.hosts.iter().map(|host| (host.host.clone(), host.clone())).collect();
     access
+}
+
+/// Whether the Registry has repositories that every pod of the cluster may pull.
+fn has_for_all_pods(context: &Context, registry: &Registry) -> bool {
+    context.stores.tenants(registry, |tenants| {
+        tenants.accepted().iter().any(|repository| repository.spec.visibility == Visibility::Cluster)
+    })
 }
 
 fn node(pod: &Pod) -> String {
@@ -117,6 +140,11 @@ async fn tell(client: &Client, pod: &Pod, access: &NodeAccess) -> (String, Resul
     (node(pod), report)
 }
 
+/// The `ServiceAccount` of the node access pods, as Kubernetes calls it.
+pub(crate) fn account(namespace: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{}", daemon_set::NAME)
+}
+
 /// Whether the operator's configuration grants nodes' trust to Registries of this namespace.
 pub(crate) fn is_granted(namespace: &str, granted: &[String]) -> bool {
     granted.iter().any(|name| name == "*" || name == namespace)
@@ -125,31 +153,46 @@ pub(crate) fn is_granted(namespace: &str, granted: &[String]) -> bool {
 /// What nodes should reach: every Registry that wants it, is granted it, has an address and is not being deleted.
 fn desired<'a>(
     registries: impl Iterator<Item = &'a Registry>,
-    addresses: &HashMap<String, String>,
+    seen: &HashMap<String, Seen>,
     granted: &[String],
     ca: &str,
 ) -> NodeAccess {
-    let mut hosts: Vec<_> =
-        registries.filter_map(|registry| host(registry, addresses, granted, ca)).collect();
+    let mut hosts: Vec<_> = registries.filter_map(|registry| host(registry, seen, granted, ca)).collect();
     hosts.sort_by(|a, b| a.host.cmp(&b.host));
     NodeAccess { hosts }
 }
 
 /// How nodes should reach the Registry, where they should. After a restart the status helps until the Service was seen.
-fn host(
-    registry: &Registry,
-    addresses: &HashMap<String, String>,
-    granted: &[String],
-    ca: &str,
-) -> Option<Host> {
+fn host(registry: &Registry, seen: &HashMap<String, Seen>, granted: &[String], ca: &str) -> Option<Host> {
     let wanted = registry.metadata.deletion_timestamp.is_none() && registry.spec.node_access.enabled;
     if !wanted || !is_granted(&names::namespace(registry), granted) {
         return None;
     }
-    let seen = addresses.get(&registry.uid().unwrap_or_default());
-    let ip: IpAddr = seen.or(registry.status.as_ref()?.cluster_ip.as_ref())?.parse().ok()?;
-    let server = SocketAddr::new(ip, u16::try_from(registry.spec.service.port).ok()?);
-    Some(Host { host: names::endpoint(registry), server: format!("https://{server}"), ca: ca.to_owned() })
+    let server = server(registry, seen)?;
+    let seen = seen.get(&registry.uid().unwrap_or_default());
+    let for_all_pods = seen.is_some_and(|seen| seen.for_all_pods);
+    // All of them have certificates of the same authority.
+    let ca = ca.to_owned();
+    let fallback = |Turn { server, audience }: &Turn| Fallback {
+        server: format!("https://{server}"),
+        ca: ca.clone(),
+        audience: for_all_pods.then(|| audience.clone()),
+    };
+    Some(Host {
+        host: names::endpoint(registry),
+        server: format!("https://{server}"),
+        audience: for_all_pods.then(|| names::audience(registry)),
+        fallbacks: seen.iter().flat_map(|seen| &seen.turns).map(fallback).collect(),
+        ca,
+    })
+}
+
+/// Where the Registry is.
+fn server(registry: &Registry, seen: &HashMap<String, Seen>) -> Option<SocketAddr> {
+    let seen = seen.get(&registry.uid().unwrap_or_default()).and_then(|seen| seen.address.as_ref());
+    let told = || registry.status.as_ref()?.cluster_ip.as_ref();
+    let ip: IpAddr = seen.or_else(told)?.parse().ok()?;
+    Some(SocketAddr::new(ip, u16::try_from(registry.spec.service.port).ok()?))
 }
 
 #[cfg(test)]
@@ -182,8 +225,26 @@ mod tests {
 
     #[test]
     fn the_address_that_was_seen_counts_more_than_what_a_status_says() {
-        let addresses = [("uid-of-a".to_owned(), "10.0.0.9".to_owned())].into();
-        let access = desired([with_ip("a", "10.0.0.1")].iter(), &addresses, &["*".into()], "CA");
+        let seen = Seen { address: Some("10.0.0.9".to_owned()), for_all_pods: true, ..Seen::default() };
+        let seen = [("uid-of-a".to_owned(), seen)].into();
+        let access = desired([with_ip("a", "10.0.0.1")].iter(), &seen, &["*".into()], "CA");
         assert_eq!(access.hosts[0].server, "https://10.0.0.9:5000");
+        assert_eq!(access.hosts[0].audience.as_deref(), Some("berth.dev/apps/a"));
+    }
+
+    #[test]
+    fn fallbacks_are_where_they_were_seen_and_get_a_credential_where_the_registry_does() {
+        let b = Seen { address: Some("10.0.0.9".to_owned()), ..Seen::default() };
+        let mut seen: HashMap<_, _> = [("uid-of-b".to_owned(), b)].into();
+        let others = [with_ip("b", "10.0.0.2"), with_ip("c", "10.0.0.3"), registry("new")];
+        for (for_all_pods, audience) in [(true, Some("berth.dev/apps/b")), (false, None)] {
+            let turns = nodes::turns(&others, &seen);
+            seen.insert("uid-of-a".into(), Seen { address: None, for_all_pods, turns });
+            let a = host(&with_ip("a", "10.0.0.1"), &seen, &["*".into()], "CA").unwrap();
+            let servers: Vec<_> = a.fallbacks.iter().map(|fallback| &*fallback.server).collect();
+            assert_eq!(servers, ["https://10.0.0.9:5000", "https://10.0.0.3:5000"]);
+            assert_eq!(a.fallbacks[0].audience.as_deref(), audience);
+            assert_eq!(a.fallbacks[0].ca, "CA");
+        }
     }
 }

@@ -17,11 +17,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+use self::credentials::{Credentials, Pod};
 use crate::{
     config,
     health::{self, Readiness},
 };
 
+mod credentials;
 mod files;
 mod hosts_toml;
 mod probe;
@@ -51,6 +53,8 @@ pub(crate) async fn run(config: config::NodeAccess) -> Result<(), Error> {
     let config::NodeAccess {
         node: name,
         namespace,
+        pod,
+        pod_uid,
         deployment,
         certs_mount,
         certs_dir,
@@ -62,7 +66,9 @@ pub(crate) async fn run(config: config::NodeAccess) -> Result<(), Error> {
     if let Err(error) = certs.tidy() {
         tracing::error!(%error, "failed to clean up after a run that was cut short");
     }
-    let node = Arc::new(server::Node::new(name, certs));
+    let pod = pod.zip(pod_uid).map(|(name, uid)| Pod { namespace: namespace.clone(), name, uid });
+    let node = Arc::new(server::Node::new(name, certs, Credentials::new(pod)));
+    tokio::spawn(Arc::clone(&node).stay_fresh());
 
     let certificate = Reloading::load(Files {
         cert: channel_tls.join("tls.crt"),

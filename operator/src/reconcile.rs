@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use channel::policy::{Policy, Visibility};
 use crds::{Registry, RegistryStatus};
 use k8s_openapi::{
     api::core::v1::PersistentVolumeClaim,
@@ -23,14 +24,19 @@ use crate::{
     apply,
     conditions::Answer,
     context::Context,
-    desired::{access, storage},
+    desired::{storage, told::Told},
+    fallbacks,
     names::{self, MANAGER},
-    node_access, replicas,
+    node_access::{self, Seen},
+    replicas::{self, Replica},
     status::{self, Observed},
+    stores, tenancy,
 };
 
 mod event;
 mod make;
+mod policy;
+mod token_review;
 
 /// Keeps a deleted Registry until nodes and volume are as its policy says.
 const FINALIZER: &str = "berth.dev/registry";
@@ -67,6 +73,9 @@ pub(crate) enum Error {
     /// The whole namespace is on its way out, and this Registry with it.
     #[error("the namespace is being deleted")]
     NamespaceTerminating,
+    /// A policy now would lack Repositories.
+    #[error(transparent)]
+    Incomplete(#[from] stores::Incomplete),
     /// The finalizer can't be set or removed.
     #[error("{0}")]
     Finalizer(#[source] Box<finalizer::Error<Error>>),
@@ -82,6 +91,7 @@ impl Error {
             Self::Status(_) => "status",
             Self::NodesPending => "nodes_pending",
             Self::TimedOut => "timed_out",
+            Self::Incomplete(_) => "incomplete",
             Self::NamespaceTerminating => "namespace_terminating",
             Self::Finalizer(_) => "finalizer",
         }
@@ -90,9 +100,9 @@ impl Error {
 
 /// Brings one Registry about, or takes it down.
 pub(crate) async fn reconcile(registry: Arc<Registry>, context: Arc<Context>) -> Result<Action, Error> {
-    let limited = tokio::time::timeout(LIMIT, run(registry, &context)).await;
+    let limited = tokio::time::timeout(LIMIT, Box::pin(run(registry, &context))).await;
     let result = limited.unwrap_or(Err(Error::TimedOut));
-    context.applier.metrics.reconciled(result.as_ref().err().map_or("ok", Error::kind));
+    context.applier.metrics.reconciled("Registry", result.as_ref().err().map_or("ok", Error::kind));
     result
 }
 
@@ -137,28 +147,60 @@ async fn bring_about(registry: &Registry, context: &Context) -> Result<Action, E
     Ok(Action::requeue(if settled { CALM } else { context.failures.another(registry) }))
 }
 
-/// Makes every object what it should be, and looks at what came of it.
+/// Makes every object what it should be, and looks at what came of it. The policy does not wait for objects: it may shut
+/// somebody out.
 async fn observe(registry: &Registry, context: &Context) -> Result<Observed, Error> {
-    let key = context.secrets.keys.of(registry);
-    let policy = access::policy(&key);
+    let turn = context.turns.acquire().await;
+    let (people, policy, told) = policy::policy(registry, context).await?;
+    let fallbacks = fallbacks::standing(context, registry)?;
     let mut made = make::Made::default();
-    let problem = match make::make(registry, context, &mut made).await {
-        Ok(()) => None,
+    let making = async {
+        let result = Box::pin(make::make(registry, context, &mut made)).await;
+        // Replicas may take long, and others need not wait for them.
+        drop(turn);
+        result
+    };
+    let (result, replicas) = tokio::join!(making, enforce(registry, context, &policy, told));
+    let replicas = replicas.map_err(Error::Pods)?;
+    let problem = match result {
+        Ok(()) => tenancy::unreadable_selector(registry),
         Err(error) => Some(problem_or_retry(registry, context, error)?),
     };
     let granted = &context.config.node_access_namespaces;
-    context.nodes.learn_of(registry, made.cluster_ip.as_deref(), granted);
+    let for_all_pods = policy.repositories.iter().any(|rule| rule.visibility == Visibility::Cluster);
+    let turns = context.nodes.turns(&fallbacks.agreeing);
+    let seen = Seen { address: made.cluster_ip.clone(), for_all_pods, turns };
+    context.nodes.learn_of(registry, seen, granted);
     Ok(Observed {
         problem,
+        people: people.answer,
         cluster_ip: made.cluster_ip,
         certificate_expires: made.certificate_expires,
         volume_size: made.volume_size,
         storage: made.storage,
         policy_revision: policy.revision(),
-        replicas: replicas::sync(context, registry, &policy).await.map_err(Error::Pods)?,
+        replicas,
         nodes_granted: node_access::is_granted(&names::namespace(registry), granted),
         nodes: context.nodes.view(&names::endpoint(registry)),
+        fallbacks,
     })
+}
+
+/// Brings the policy to every replica. Once all have it, those Repositories are looked at of which they do something else
+/// than before.
+async fn enforce(
+    registry: &Registry,
+    context: &Context,
+    policy: &Policy,
+    told: Vec<Arc<Told>>,
+) -> Result<Vec<Replica>, kube::Error> {
+    let replicas = replicas::sync(context, registry, policy).await?;
+    if replicas::all_have(registry, &replicas, policy) {
+        let told = told.into_iter().map(|told| (told.path().to_owned(), told));
+        let paths = context.enforced.learn(registry, told);
+        context.triggers.paths(&names::reference(registry), &paths);
+    }
+    Ok(replicas)
 }
 
 /// What people should hear of an error; where it is likely to pass, the error again.
@@ -176,7 +218,7 @@ fn problem_or_retry(registry: &Registry, context: &Context, error: Error) -> Res
 }
 
 /// What a person has to mend; none where trying again may help by itself.
-fn problem(error: &apply::Error) -> Option<Answer> {
+pub(crate) fn problem(error: &apply::Error) -> Option<Answer> {
     match error {
         apply::Error::Foreign { .. } => Some(Answer::no("NameTaken", error.to_string())),
         apply::Error::Terminating { .. } => Some(Answer::no("Terminating", error.to_string())),
@@ -191,7 +233,7 @@ fn problem(error: &apply::Error) -> Option<Answer> {
 }
 
 /// Nothing can be made in a namespace that goes, and nobody needs to hear of it.
-fn is_namespace_terminating(error: &apply::Error) -> bool {
+pub(crate) fn is_namespace_terminating(error: &apply::Error) -> bool {
     let apply::Error::Apply { source: kube::Error::Api(status), .. } = error else { return false };
     let mut causes = status.details.iter().flat_map(|details| &details.causes);
     causes.any(|cause| cause.reason == "NamespaceTerminating")
@@ -226,6 +268,8 @@ async fn tell(registry: &Registry, context: &Context, status: RegistryStatus) ->
 /// Nodes first, then the volume as the policy says; what has an owner reference, the cluster removes.
 async fn take_down(registry: &Registry, context: &Context) -> Result<Action, Error> {
     context.nodes.forget(registry);
+    context.enforced.forget(registry);
+    context.usage.forget(registry);
     let since = registry.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
     if context.nodes.mention(&names::host(registry)) && Timestamp::now() < since + NODES_PATIENCE {
         return Err(Error::NodesPending);
@@ -234,6 +278,7 @@ async fn take_down(registry: &Registry, context: &Context) -> Result<Action, Err
         let claim = storage::claim_name(registry);
         context.applier.delete::<PersistentVolumeClaim>(&names::namespace(registry), &claim).await?;
     }
+    token_review::revoke(registry, context).await?;
     context.failures.over(registry);
     Ok(Action::await_change())
 }

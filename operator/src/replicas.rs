@@ -80,6 +80,13 @@ async fn bring(
     Ok(status)
 }
 
+/// Whether every replica that there should be decides by the policy.
+pub(crate) fn all_have(registry: &Registry, replicas: &[Replica], policy: &Policy) -> bool {
+    let having =
+        replicas.iter().filter(|replica| replica.status.as_ref().is_ok_and(|status| has(status, policy)));
+    !replicas.is_empty() && having.count() == usize::try_from(registry.spec.replicas).unwrap_or_default()
+}
+
 /// Whether a replica decides by the policy, after a restart too.
 fn has(status: &ReplicaStatus, policy: &Policy) -> bool {
     status.policy_revision.as_deref() == Some(&policy.revision()) && !status.policy_unsaved
@@ -98,7 +105,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 }
 
 /// Why a pod does not run: `ImagePullBackOff: …`, or the scheduler's sentence.
-fn waiting(pod: &Pod) -> Option<String> {
+pub(crate) fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let container = status.container_statuses.iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;

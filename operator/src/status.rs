@@ -11,6 +11,7 @@ use k8s_openapi::{
 
 use crate::{
     conditions::{Answer, condition},
+    fallbacks::Standing,
     names,
     node_access::View,
     replicas::Replica,
@@ -27,6 +28,8 @@ const FILL_STEPS: i64 = 100;
 pub(crate) struct Observed {
     /// What the operator could not bring about, and what to do.
     pub(crate) problem: Option<Answer>,
+    /// Whether people can log in as declared.
+    pub(crate) people: Option<Answer>,
     pub(crate) cluster_ip: Option<String>,
     pub(crate) certificate_expires: Option<String>,
     pub(crate) volume_size: Option<String>,
@@ -39,6 +42,8 @@ pub(crate) struct Observed {
     pub(crate) nodes_granted: bool,
     /// None before nodes were asked for the first time, as in an operator that has just started.
     pub(crate) nodes: Option<View>,
+    /// How its fallbacks are.
+    pub(crate) fallbacks: Standing,
 }
 
 /// The status that says this.
@@ -66,7 +71,9 @@ pub(crate) fn status(registry: &Registry, observed: &Observed, now: Timestamp) -
 
     let mut conditions = vec![say("Ready", &ready), available_condition];
     conditions.extend(observed.storage.iter().map(|storage| say("StorageReady", storage)));
+    conditions.extend(observed.people.iter().map(|people| say("IdentityReady", people)));
     conditions.extend(nodes.iter().map(|nodes| say("NodesReady", nodes)));
+    conditions.extend(observed.fallbacks.answer.iter().map(|standing| say("FallbacksReady", standing)));
     let answering = || observed.replicas.iter().filter_map(|replica| replica.status.as_ref().ok());
     let serving = observed.replicas.iter().filter(|replica| is_serving(replica, &observed.policy_revision));
     RegistryStatus {
@@ -85,6 +92,7 @@ pub(crate) fn status(registry: &Registry, observed: &Observed, now: Timestamp) -
             total: view.total,
             summary: format!("{}/{}", view.ready, view.total),
         }),
+        fallbacks: observed.fallbacks.endpoints.clone(),
         volume_size: observed.volume_size.clone().or(former.volume_size),
         storage: answering()
             .find(|status| status.total_bytes > 0)

@@ -277,8 +277,6 @@ def registry(server, image, seconds, lua):
     for size, data in image.blobs.items():
         connections = 4 if size == "64 MiB" else 32
         rows[f"blob GET {size}"] = load(server, f"{base}/blobs/{sha256(data)}", connections, seconds, lua)
-    if server.tls:
-        return rows
     large = [os.urandom(64 << 20) for _ in range(6)]
     digests = [sha256(data) for data in large]
     rows["push 64 MiB (one PUT)"] = timed(
@@ -291,6 +289,32 @@ def registry(server, image, seconds, lua):
     rows["push 4 KiB blob"] = timed(
         server, 200, lambda n: server.push_blob("bench/push", small[n], digests[n]))
     return rows
+
+
+def crowd(server):
+    """The most memory while 100 clients pull and 50 push 100 MiB each."""
+    data = os.urandom(100 << 20)
+    digest = sha256(data)
+    server.push_blob("bench/crowd", data, digest)
+
+    def pull():
+        connection = server.connect()
+        connection.request("GET", f"/v2/bench/crowd/blobs/{digest}")
+        answer, received = connection.getresponse(), 0
+        while piece := answer.read(1 << 16):
+            received += len(piece)
+        if received != len(data):
+            print(f"{server.name}: a pull got {received} bytes of {len(data)}", file=sys.stderr)
+        connection.close()
+
+    clients = [threading.Thread(target=pull) for _ in range(100)]
+    clients += [threading.Thread(target=server.push_blob, args=("bench/pushed", data, digest)) for _ in range(50)]
+    server.peak = 0
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    return server.peak
 
 
 def files(server, image, seconds, lua):
@@ -336,7 +360,9 @@ def table(results):
                     line.append(f"{short(row['rate'])}/s, p99 {short(row['p99'])} ms, {short(row['cpu'])} µs")
             lines.append(line)
         lines.append(["memory idle", *(f"{server.idle / 1e6:.1f} MB" for server, _ in servers)])
-        lines.append(["memory peak", *(f"{server.peak / 1e6:.1f} MB" for server, _ in servers)])
+        lines.append(["memory peak", *(f"{server.most / 1e6:.1f} MB" for server, _ in servers)])
+        crowded = (f"{server.crowded / 1e6:.1f} MB" if server.crowded else "–" for server, _ in servers)
+        lines.append(["memory, 100 pull and 50 push 100 MiB", *crowded])
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         for number, line in enumerate(lines):
             print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |")
@@ -391,8 +417,10 @@ def main():
             servers.append(server)
             print(f"measuring {server.name}", file=sys.stderr)
             results.append((server, measure(server, image, arguments.seconds, lua)))
+            server.most = server.peak
+            server.crowded = crowd(server) if measure is registry else None
+            # Its data stays until all have been measured: some file systems are slow for a while after much is removed.
             server.stop()
-            shutil.rmtree(os.path.join(server.folder, "root"), ignore_errors=True)
         print(f"{os.cpu_count()} cores shared by client and server; each cell: requests/s (pushes: median time, one "
               f"after the other), p99, server CPU a request.\nA small file written and synced here: "
               f"{sync_time(scratch):.2f} ms. Memory is anonymous memory.\n")

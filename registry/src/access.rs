@@ -7,26 +7,32 @@
 //!
 //! What the caller learns never depends on what exists, unless they may read it.
 
+mod account;
 mod basic;
 mod caller;
 mod challenge;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod guesses;
+mod guests;
 mod htpasswd;
 mod invalid;
+mod jwt;
+mod login;
 mod passwords;
-mod paths;
 mod permissions;
+mod reviews;
 mod rules;
 mod scope;
+mod tags;
 mod token;
 mod users;
+mod who;
 
 use std::{
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
@@ -38,15 +44,12 @@ pub(crate) use self::{
     caller::{Caller, Wanted},
     challenge::{BASIC, Origin, ask},
     invalid::InvalidPolicy,
+    reviews::{Away, Reviewer},
     rules::Rules,
     scope::Scopes,
-    token::LIFETIME as TOKEN_LIFETIME,
 };
 use self::{
-    guesses::Guesses,
-    passwords::Passwords,
-    token::{Signer, Subject},
-    users::{Attempt, Fingerprint, UserId},
+    guesses::Guesses, login::Proved, passwords::Passwords, reviews::Reviews, token::Signer, who::Who,
 };
 
 /// Where too many passwords are being checked at once, it is worth trying again after this.
@@ -67,12 +70,15 @@ pub(crate) enum Refusal {
     Denied,
     /// Too many wrong attempts.
     TooManyAttempts(Duration),
+    /// Whether they are right can't be told now.
+    Unchecked,
 }
 
 /// A token that was given out.
 #[derive(Debug)]
 pub(crate) struct Issued {
     pub(crate) token: String,
+    pub(crate) lifetime: Duration,
     /// Who got it; nobody where there were no credentials.
     pub(crate) login: Option<Arc<str>>,
 }
@@ -93,24 +99,42 @@ pub(crate) struct Guard {
     signer: Signer,
     passwords: Passwords,
     guesses: Guesses,
+    /// None where nobody is there to ask about ServiceAccounts' tokens.
+    reviews: Option<Arc<Reviews>>,
 }
 
 impl Access {
     /// Under a policy that is still to come. Tokens are signed with the key, which all replicas share.
-    pub(crate) fn without_policy(token_key: &[u8]) -> Result<Self, getrandom::Error> {
+    /// Without a reviewer ServiceAccounts' tokens open nothing.
+    pub(crate) fn reviewed_by(
+        reviewer: Option<Arc<dyn Reviewer>>,
+        token_key: &[u8],
+    ) -> Result<Self, getrandom::Error> {
         Ok(Self::Policy(Arc::new(Guard {
             rules: ArcSwapOption::default(),
             signer: Signer::new(token_key),
             passwords: Passwords::new()?,
             guesses: Guesses::default(),
+            reviews: reviewer.map(Reviews::new).transpose()?.map(Arc::new),
         })))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn without_policy(token_key: &[u8]) -> Result<Self, getrandom::Error> {
+        Self::reviewed_by(None, token_key)
     }
 
     /// Replaces the policy that decides; requests under way end under the former one.
     pub(crate) fn install(&self, rules: Rules) {
         if let Self::Policy(guard) = self {
+            let rules = Arc::new(rules);
+            guard.rules.store(Some(Arc::clone(&rules)));
             rules.announce();
-            guard.rules.store(Some(Arc::new(rules)));
+            if rules.accounts.is_some() && guard.reviews.is_none() {
+                tracing::warn!(
+                    "ServiceAccounts may log in, but nothing here can check them: start with --kubernetes"
+                );
+            }
         }
     }
 
@@ -172,28 +196,24 @@ impl Guard {
     async fn authenticate(&self, headers: &HeaderMap, source: IpAddr) -> Result<Caller, Refusal> {
         let rules = self.rules()?;
         let Some(header) = headers.get(header::AUTHORIZATION) else {
-            return Ok(Caller::nobody(rules));
+            return Ok(Caller::new(rules, Who::Nobody));
         };
         if let Some(token) = basic::bearer(header) {
             return self.bearer(rules, token);
         }
         let credentials = basic::credentials(header).ok_or(Refusal::WrongCredentials)?;
-        let (user, _) = self.login(&rules, &credentials, source).await?;
-        Ok(Caller::user(rules, user))
+        let who = self.login(&rules, &credentials, source).await?.who;
+        Ok(Caller::new(rules, who))
     }
 
     /// Whose token it is, if that is still so.
     fn bearer(&self, rules: Arc<Rules>, token: &str) -> Result<Caller, Refusal> {
         let claims = self.signer.check(token, SystemTime::now()).ok_or(Refusal::InvalidToken)?;
-        let user = match &claims.subject {
-            None => None,
-            Some(Subject { user, credential }) => {
-                let user = rules.users.find(user).zip(Fingerprint::from_hex(credential));
-                let user = user.filter(|(user, credential)| rules.users.still_has(*user, *credential));
-                Some(user.ok_or(Refusal::InvalidToken)?.0)
-            }
+        let who = match &claims.subject {
+            None => Who::Nobody,
+            Some(subject) => rules.holder(subject).ok_or(Refusal::InvalidToken)?,
         };
-        Ok(Caller::token(rules, user, Scopes::trusted(claims.scope)))
+        Ok(Caller::token(rules, who, Scopes::trusted(claims.scope)))
     }
 
     async fn issue_token(
@@ -210,57 +230,14 @@ impl Guard {
             (None, Some(header)) => Some(basic::credentials(header).ok_or(Refusal::WrongCredentials)?),
             (None, None) => None,
         };
-        let (login, subject) = match credentials {
-            None => (None, None),
-            Some(credentials) => {
-                let (user, fingerprint) = self.login(&rules, &credentials, source).await?;
-                // Whoever was let in has a name.
-                let login = rules.users.name(user).ok_or(Refusal::WrongCredentials)?;
-                let subject = Subject { user: login.as_ref().to_owned(), credential: fingerprint.to_hex() };
-                (Some(login), Some(subject))
-            }
+        let proved = match credentials {
+            None => Proved::nobody(),
+            Some(credentials) => self.login(&rules, &credentials, source).await?,
         };
-        Ok(Issued { token: self.signer.sign(subject, scopes.as_str(), SystemTime::now()), login })
-    }
-
-    /// Who these credentials open.
-    async fn login(
-        &self,
-        rules: &Rules,
-        credentials: &Credentials,
-        source: IpAddr,
-    ) -> Result<(UserId, Fingerprint), Refusal> {
-        let guesser = self.guesses.guesser(source, &credentials.username);
-        let slow_down = || match self.guesses.must_wait(guesser, Instant::now()) {
-            None => Ok(()),
-            Some(wait) => Err(Refusal::TooManyAttempts(wait)),
-        };
-        let wrong = || {
-            self.guesses.wrong(guesser, Instant::now());
-            Err(Refusal::WrongCredentials)
-        };
-        let (user, hash) = match rules.users.attempt(credentials) {
-            Attempt::Right(user, fingerprint) => return Ok((user, fingerprint)),
-            Attempt::Wrong => return slow_down().and_then(|()| wrong()),
-            Attempt::Password(user, hash) => (user, hash),
-        };
-        let secret = &credentials.secret;
-        let remembered = |user: UserId| (user, users::fingerprint(hash.as_bytes()));
-        if let Some(user) = user.filter(|_| self.passwords.remember(&hash, secret)) {
-            return Ok(remembered(user));
-        }
-        slow_down()?;
-        let place = self.passwords.enter(source).await.ok_or(Refusal::TooManyAttempts(CROWDED))?;
-        // Others may have come to a result while this one waited.
-        if let Some(user) = user.filter(|_| self.passwords.remember(&hash, secret)) {
-            return Ok(remembered(user));
-        }
-        slow_down()?;
-        let right = self.passwords.check(place, Arc::clone(&hash), secret, user.is_some()).await;
-        match user.filter(|_| right) {
-            Some(user) => Ok(remembered(user)),
-            None => wrong(),
-        }
+        let now = SystemTime::now();
+        let lifetime = token::lifetime(proved.until, now);
+        let token = self.signer.sign(proved.subject(&rules), scopes.as_str(), now + lifetime);
+        Ok(Issued { token, lifetime, login: rules.name(&proved.who) })
     }
 }
 

@@ -9,6 +9,8 @@ mod manifests;
 mod operation;
 mod query;
 mod record;
+mod replication;
+mod shares;
 mod tokens;
 mod uploads;
 
@@ -24,8 +26,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::body::Body as _;
 use oci::{Route, name::InvalidReference, route::InvalidRoute};
 
-pub(crate) use self::{changes::Changes, operation::Operation};
-use self::{incoming::Rest, query::Query, record::Record};
+pub(crate) use self::{changes::Changes, operation::Operation, replication::Followers, tokens::Forms};
+use self::{incoming::Rest, query::Query, record::Record, shares::Who};
 use crate::{
     access::{Access, Caller, Origin, Wanted},
     error::Error,
@@ -35,6 +37,7 @@ use crate::{
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const BERTH_REGISTRY: HeaderName = HeaderName::from_static(channel::feed::REGISTRY_HEADER);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What all requests share.
@@ -44,6 +47,8 @@ pub(crate) struct Api {
     pub(crate) storage: Storage,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) changes: Changes,
+    pub(crate) followers: Followers,
+    pub(crate) forms: Forms,
     /// Whether clients speak TLS to this server itself.
     pub(crate) tls: bool,
 }
@@ -60,11 +65,15 @@ pub(crate) async fn handle(
     let request = Request::from_parts(parts, body);
     let id = record.id().to_owned();
     let is_head = request.method() == Method::HEAD;
+    let registry = api.storage.id().and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     let (answered, record) = answer(api, request, peer, rest, record).await;
     let mut response = answered.unwrap_or_else(|error| error.respond(&id));
     let headers = response.headers_mut();
     headers.insert(DOCKER_API_VERSION, HeaderValue::from_static("registry/2.0"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(registry) = registry {
+        headers.insert(BERTH_REGISTRY, registry);
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
     }
@@ -99,6 +108,7 @@ fn without_body(mut response: Response) -> Response {
 struct Allowed {
     request: Request,
     caller: Caller,
+    who: Who,
     route: Route,
     operation: Operation,
 }
@@ -107,7 +117,7 @@ struct Allowed {
 enum Decided {
     /// There is no more to do.
     Answered(Response),
-    Allowed(Allowed),
+    Allowed(Box<Allowed>),
 }
 
 /// The answer, and the record unless it was lost with a task.
@@ -129,14 +139,14 @@ async fn answer(
         (answered, Some(record))
     };
     let allowed = match decide(&api, request, peer, &mut record).await {
-        Ok(Decided::Allowed(allowed)) => allowed,
+        Ok(Decided::Allowed(allowed)) => *allowed,
         Ok(Decided::Answered(response)) => return finish(Ok(response), record).await,
         Err(error) => return finish(Err(error), record).await,
     };
     if !allowed.operation.changes() {
         return finish(perform(&api, allowed).await, record).await;
     }
-    let change = match api.changes.begin().await {
+    let change = match api.changes.begin(&allowed.who).await {
         Ok(change) => change,
         Err(error) => return finish(Err(error), record).await,
     };
@@ -157,7 +167,7 @@ async fn decide(
     let path = request.uri().path();
     if path == tokens::PATH {
         record.operation(Operation::IssueToken);
-        return tokens::issue(&api.access, request, peer.ip(), record).await.map(Decided::Answered);
+        return tokens::issue(api, request, peer.ip(), record).await.map(Decided::Answered);
     }
     if !path.starts_with("/v2") {
         return Ok(Decided::Answered(StatusCode::NOT_FOUND.into_response()));
@@ -179,7 +189,8 @@ async fn decide(
         }
     };
     let (route, operation) = parsed?;
-    Ok(Decided::Allowed(Allowed { request, caller, route, operation }))
+    let who = Who::of(caller.login(), peer.ip());
+    Ok(Decided::Allowed(Box::new(Allowed { request, caller, who, route, operation })))
 }
 
 /// What a request is about.
@@ -191,9 +202,9 @@ fn parse(request: &Request) -> Result<(Route, Operation), Error> {
 
 /// Does what has been decided on. Who may not read does not learn from it what is there.
 async fn perform(api: &Api, allowed: Allowed) -> Result<Response, Error> {
-    let Allowed { request, caller, route, operation } = allowed;
+    let Allowed { request, caller, who, route, operation } = allowed;
     let blind = route.repository().filter(|repository| !caller.may_know(repository)).cloned();
-    let answered = dispatch(api, caller, request, route, operation).await;
+    let answered = dispatch(api, caller, who, request, (route, operation)).await;
     answered.map_err(|error| match blind {
         Some(repository) if error.tells_what_is_there() => Error::Denied(repository),
         _ => error,
@@ -203,9 +214,9 @@ async fn perform(api: &Api, allowed: Allowed) -> Result<Response, Error> {
 async fn dispatch(
     api: &Api,
     caller: Caller,
+    who: Who,
     request: Request,
-    route: Route,
-    operation: Operation,
+    (route, operation): (Route, Operation),
 ) -> Result<Response, Error> {
     let storage = &api.storage;
     let query = Query::parse(request.uri().query());
@@ -214,10 +225,12 @@ async fn dispatch(
     let headers = &parts.headers;
     match (operation, route) {
         (Operation::ListRepositories, _) => lists::repositories(storage, caller, &query).await,
+        (Operation::FollowFeed, _) => replication::feed(api, caller, &query).await,
         (Operation::ListTags, Route::Tags(name)) => lists::tags(storage, name, &query).await,
         (Operation::ListReferrers, Route::Referrers(name, subject)) => {
             lists::referrers(storage, name, subject, &query).await
         }
+        (Operation::ReadState, Route::State(name)) => replication::state(storage, name, &query).await,
         (Operation::CheckBlob, Route::Blob(name, digest)) => {
             blobs::check(storage, name, digest, headers).await
         }
@@ -232,10 +245,11 @@ async fn dispatch(
             manifests::pull(storage, name, reference, headers).await
         }
         (Operation::PushManifest, Route::Manifest(name, reference)) => {
-            manifests::push(api, name, reference, &query, headers, body).await
+            let memory = api.changes.manifest(&who);
+            manifests::push(api, &caller, (name, reference), &query, headers, (body, memory)).await
         }
         (Operation::DeleteManifest, Route::Manifest(name, reference)) => {
-            manifests::delete(storage, name, reference).await
+            manifests::delete(storage, &caller, (name, reference), headers).await
         }
         (Operation::StartUpload, Route::Uploads(name)) => {
             uploads::start(storage, caller, name, &query, headers, body).await

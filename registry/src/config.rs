@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    kubernetes::{Kubernetes, KubernetesArgs, NoAddress},
     maintenance::{CheckArgs, GcArgs, Schedule, ScheduleArgs},
+    replicate::ReplicateArgs,
     storage::Sparse,
 };
 
@@ -43,6 +45,15 @@ pub enum Command {
     /// Exit code: 0 nothing that was stored is lost, or all was repaired; 3 damage is left; 1 not checked.
     #[command(verbatim_doc_comment)]
     Check(CheckArgs),
+
+    /// Copy from any registry to any other one: by digest, the tag last, only what is not there. Progress is a bar on a
+    /// terminal, otherwise JSON on standard output, a line a second at most.
+    ///
+    /// Exit code: 0 everything is equal; 1 some images failed; 2 the plan, or the command line, is wrong; 3 the source
+    /// can't be reached, or lets nobody in; 4 the same of the target, or it is full; 5 deletions were stopped; 6 time was
+    /// over; 7 ended by SIGTERM or SIGINT. What was done stays, and the next run goes on from there.
+    #[command(verbatim_doc_comment)]
+    Replicate(Box<ReplicateArgs>),
 }
 
 /// What --help says of --policy.
@@ -142,6 +153,9 @@ pub struct ServeArgs {
     open: bool,
 
     #[command(flatten)]
+    kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
     schedule: ScheduleArgs,
 
     /// Largest blob that can be pushed, such as 500Mi or 20Gi. Without it the disk is the limit.
@@ -194,6 +208,8 @@ pub struct Config {
     pub(crate) tls: Option<channel::tls::Files>,
     pub(crate) health: Option<SocketAddr>,
     pub(crate) access: WhoDecides,
+    /// Who checks ServiceAccounts' tokens.
+    pub(crate) kubernetes: Option<Kubernetes>,
     pub(crate) schedule: Schedule,
     pub(crate) limits: crate::storage::Limits,
     pub(crate) connections: crate::serve::ConnectionLimits,
@@ -230,6 +246,15 @@ pub enum InvalidConfig {
          on a loopback address (--listen 127.0.0.1:5000), give a policy that says who may do what (--policy), or say --open if that is what you want"
     )]
     Anonymous(SocketAddr),
+    /// Nobody could log in so.
+    #[error("--kubernetes is for a registry with a policy (--policy) or an operator (--channel-listen)")]
+    KubernetesWithoutPolicy,
+    /// Not in a pod.
+    #[error(
+        "--kubernetes needs to know where the Kubernetes API is: this is no pod, so give --kubernetes-api and \
+         --kubernetes-folder"
+    )]
+    NoKubernetes,
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -248,6 +273,7 @@ impl TryFrom<ServeArgs> for Config {
             channel_key,
             channel_ca,
             open,
+            kubernetes,
             schedule,
             max_blob_size,
             disk_reserve,
@@ -272,12 +298,17 @@ impl TryFrom<ServeArgs> for Config {
             (None, Some((listen, tls))) => WhoDecides::Channel(Channel { listen, tls }),
             (None, None) => WhoDecides::Nobody,
         };
+        let kubernetes = kubernetes.api().map_err(|NoAddress| InvalidConfig::NoKubernetes)?;
+        if kubernetes.is_some() && matches!(access, WhoDecides::Nobody) {
+            return Err(InvalidConfig::KubernetesWithoutPolicy);
+        }
         Ok(Self {
             root,
             listen,
             tls: files(tls_cert, tls_key, None),
             health: health_listen,
             access,
+            kubernetes,
             schedule: schedule.into(),
             limits: crate::storage::Limits {
                 reserve: disk_reserve,
@@ -297,7 +328,7 @@ impl TryFrom<ServeArgs> for Config {
 }
 
 /// A number of bytes, with or without one of Kubernetes' binary suffixes.
-fn parse_bytes(text: &str) -> Result<u64, &'static str> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, &'static str> {
     let (digits, shift) = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40)]
         .into_iter()
         .find_map(|(suffix, shift)| Some((text.strip_suffix(suffix)?, shift)))
@@ -357,6 +388,17 @@ mod tests {
         assert!(config(&format!("--open {whole}")).is_err());
         assert!(config("--tls-cert c").is_err());
         assert!(config(&format!("--policy p {whole}")).is_err());
+    }
+
+    #[test]
+    fn kubernetes_is_given_with_a_policy_and_an_address() {
+        let kubernetes = "--kubernetes --kubernetes-api 10.96.0.1:443";
+        assert!(config(&format!("--policy p {kubernetes}")).unwrap().kubernetes.is_some());
+        assert!(config("--policy p --kubernetes-api 10.96.0.1:443").unwrap().kubernetes.is_none());
+        let of_pod = "--kubernetes --kubernetes-service-host fd00::1 --kubernetes-service-port 443";
+        assert!(config(&format!("--policy p {of_pod}")).unwrap().kubernetes.is_some());
+        assert!(config(kubernetes).unwrap_err().contains("--policy"));
+        assert!(config("--policy p --kubernetes --kubernetes-api nonsense").is_err());
     }
 
     #[test]

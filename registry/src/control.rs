@@ -5,7 +5,10 @@
 //! A policy decides at once, whatever state the storage is in: a full or slow disk must not keep anybody in who was
 //! shut out. That it could not be kept for the next start is an error, so that the operator sends it again.
 
+mod feed;
 mod latest;
+mod repositories;
+mod usage;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,11 +16,12 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{delete, get, put},
 };
 use bytes::Bytes;
 use channel::policy::{Policy, ReplicaStatus};
 use http::StatusCode;
+use tokio_util::sync::CancellationToken;
 
 use self::latest::Latest;
 use crate::{
@@ -35,6 +39,8 @@ const MAX_REASONS: usize = 20;
 pub(crate) struct Control {
     access: Access,
     storage: Storage,
+    /// When it is cancelled nobody waits any longer.
+    end: CancellationToken,
     policy: Arc<Keeping>,
     usage: Arc<Latest<Option<Usage>>>,
     repositories: Arc<Latest<u64>>,
@@ -78,15 +84,18 @@ impl IntoResponse for Error {
 }
 
 impl Control {
-    pub(crate) fn new(access: Access, storage: Storage) -> Self {
+    pub(crate) fn new(access: Access, storage: Storage, end: CancellationToken) -> Self {
         let (usage, repositories) = (Latest::new(), Latest::new());
-        Self { access, storage, policy: Arc::default(), usage, repositories }
+        Self { access, storage, end, policy: Arc::default(), usage, repositories }
     }
 
     pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/v1/policy", put(put_policy))
             .route("/v1/status", get(status))
+            .route("/v1/usage", get(usage::get))
+            .route("/v1/feed", get(feed::get))
+            .route("/v1/repositories", delete(repositories::delete))
             .layer(DefaultBodyLimit::max(MAX_POLICY))
             .with_state(self)
     }
@@ -100,7 +109,7 @@ impl Control {
             Ok(rules) => {
                 tracing::info!("going on with the policy that was kept");
                 self.policy.is_kept(rules.revision().to_owned());
-                self.policy.decide(&self.access, rules, json);
+                self.policy.decide(&self.access, &self.storage, rules, json);
             }
             Err(error) => tracing::error!(%error, "the kept policy can't be used, waiting for a new one"),
         }
@@ -112,7 +121,7 @@ impl Control {
         let policy = parse(json)?;
         let rules = Rules::without_bad_logins(&policy)?;
         let json = serde_json::to_vec(&policy).map_err(storage::Error::Encode)?;
-        self.policy.decide(&self.access, rules, json);
+        self.policy.decide(&self.access, &self.storage, rules, json);
         // Goes on when the operator is gone, or a slow write could end after that of the next policy.
         let keeping = tokio::spawn(Arc::clone(&self.policy).keep(self.storage.clone()));
         Ok(keeping.await.map_err(storage::Error::Task)??)
@@ -141,10 +150,11 @@ impl Control {
 
 impl Keeping {
     /// Lets a policy decide from now on.
-    fn decide(&self, access: &Access, rules: Rules, json: Vec<u8>) {
+    fn decide(&self, access: &Access, storage: &Storage, rules: Rules, json: Vec<u8>) {
         let mut deciding = lock(&self.deciding);
         if deciding.as_ref().is_none_or(|deciding| deciding.revision != rules.revision()) {
             *deciding = Some(Arc::new(Deciding { revision: rules.revision().to_owned(), json }));
+            storage.govern(rules.governing());
             access.install(rules);
         }
     }

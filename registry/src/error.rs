@@ -8,7 +8,7 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use oci::{
-    Digest, ErrorCode, ErrorList, RepoName,
+    Denial, Digest, ErrorCode, ErrorList, RepoName, Tag,
     error::ErrorItem,
     manifest::{InvalidManifest, MAX_MANIFEST},
     route::InvalidRoute,
@@ -32,6 +32,8 @@ pub(crate) enum Error {
     Unauthorized { message: String, challenge: HeaderValue },
     #[error("too many failed attempts to log in: try again in {} s", seconds(*.0))]
     TooManyAttempts(Duration),
+    #[error("whether these credentials are right can't be checked now: try again")]
+    Unchecked,
     #[error("repository `{0}` does not exist or access is denied")]
     Denied(RepoName),
     #[error("{0}")]
@@ -60,6 +62,20 @@ pub(crate) enum Error {
     OtherMediaType(String),
     #[error("more than {0} tags in one request")]
     TooManyTags(usize),
+    #[error("tag `{0}` is immutable and points to {1}: push another tag")]
+    ImmutableTag(Tag, Digest),
+    #[error(
+        "tag `{0}` is immutable: neither it nor what it points to goes, except by who has the role Admin"
+    )]
+    TagStays(Tag),
+    #[error("`{reference}` was set or deleted here later than that, at {}", stamp.time)]
+    Older { reference: String, stamp: storage::Stamp },
+    #[error("this cursor is not known, or not any more: compare everything, then follow from a new one")]
+    CursorUnknown,
+    #[error("too many wait for something to happen: ask without `wait`, or try again")]
+    TooManyFollowers,
+    #[error("the header `Berth-Origin` can't be used: {0}")]
+    Origin(#[from] storage::InvalidStamp),
     #[error("manifest {needed_by} of this repository needs {digest}: delete that first")]
     Needed { digest: String, needed_by: Digest },
     #[error("this upload is not known: it never was, is finished, was cancelled or took too long")]
@@ -93,6 +109,7 @@ impl Error {
     pub(crate) fn refused(refusal: Refusal, wanted: Wanted<'_>, origin: Option<&Origin>) -> Self {
         let (message, error) = match (refusal, wanted) {
             (Refusal::TooManyAttempts(wait), _) => return Self::TooManyAttempts(wait),
+            (Refusal::Unchecked, _) => return Self::Unchecked,
             (Refusal::Denied, Wanted::Action(_, repository)) => return Self::Denied(repository.clone()),
             (Refusal::NoCredentials | Refusal::Denied, _) => ("authentication required".to_owned(), None),
             (Refusal::WrongCredentials, _) => {
@@ -119,7 +136,11 @@ impl Error {
                 | Self::BlobUnknown(_)
                 | Self::ManifestUnknown(_)
                 | Self::OtherMediaType(_)
+                | Self::ImmutableTag(..)
+                | Self::TagStays(_)
+                | Self::Older { .. }
                 | Self::Needed { .. }
+                | Self::Storage(storage::Error::OverQuota { .. })
         )
     }
 
@@ -128,8 +149,15 @@ impl Error {
         use oci::name::InvalidReference;
         match self {
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, ErrorCode::Denied),
-            Self::Route(InvalidRoute::Unknown) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+            Self::Denied(_)
+            | Self::ImmutableTag(..)
+            | Self::TagStays(_)
+            | Self::Storage(storage::Error::OverQuota { .. } | storage::Error::UploadsOverQuota { .. }) => {
+                (StatusCode::FORBIDDEN, ErrorCode::Denied)
+            }
+            Self::Route(InvalidRoute::Unknown) | Self::Storage(storage::Error::NoStamps) => {
+                (StatusCode::NOT_FOUND, ErrorCode::Unsupported)
+            }
             Self::Route(InvalidRoute::Name(_)) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
             Self::Route(InvalidRoute::Reference(InvalidReference::Tag(_)))
             | Self::Manifest(_)
@@ -140,27 +168,38 @@ impl Error {
             Self::Method(..) | Self::Needed { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
             }
-            Self::Parameter(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
+            Self::CursorUnknown => (StatusCode::GONE, ErrorCode::Unsupported),
+            Self::Older { .. } => (StatusCode::PRECONDITION_FAILED, ErrorCode::Denied),
+            Self::Origin(_) | Self::Parameter(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
             Self::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
             Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
             Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             Self::ManifestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid),
             Self::ManifestIncomplete(_) => (StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown),
             Self::TooManyTags(_) => (StatusCode::URI_TOO_LONG, ErrorCode::ManifestInvalid),
-            Self::UploadUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+            Self::UploadUnknown | Self::Storage(storage::Error::SessionLost) => {
+                (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown)
+            }
             Self::UploadBusy => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
             Self::UploadInvalid(_) | Self::Cut => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
             Self::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
             Self::Length { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
-            Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
+            Self::BlobTooLarge { .. } | Self::Storage(storage::Error::LargerThanDisk) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid)
+            }
             Self::Idle => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
             Self::Storage(storage::Error::Full { .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
             }
-            Self::TooManyAttempts(_) | Self::Busy | Self::Storage(storage::Error::TooManyUploads(_)) => {
+            Self::TooManyAttempts(_)
+            | Self::Busy
+            | Self::TooManyFollowers
+            | Self::Storage(storage::Error::TooManyUploads(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
             }
+            // Most clients try again by themselves.
+            Self::Unchecked => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
             Self::Storage(_) | Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         }
     }
@@ -174,9 +213,28 @@ impl Error {
                     "the registry's storage is full: nothing was stored; make room or ask who runs it";
                 vec![ErrorItem::new(code, format!("{message} (request {request})"))]
             }
+            Self::Storage(storage::Error::SessionLost) => {
+                vec![ErrorItem::new(code, Self::UploadUnknown.to_string())]
+            }
+            Self::Storage(error @ storage::Error::LargerThanDisk) => {
+                vec![ErrorItem::new(code, error.to_string())]
+            }
             Self::Storage(storage::Error::TooManyUploads(_)) => {
                 vec![ErrorItem::new(code, format!("{self}: finish or cancel some, or try again later"))]
             }
+            Self::Storage(error @ storage::Error::UploadsOverQuota { .. }) => {
+                let message = format!("{error}: finish or cancel some, or try again later");
+                vec![ErrorItem { code, message, detail: Some(Denial::QuotaExceeded.detail()) }]
+            }
+            Self::Storage(error @ storage::Error::OverQuota { .. }) => {
+                let message = format!("{error}; delete something, or ask who runs the registry for more");
+                vec![ErrorItem { code, message, detail: Some(Denial::QuotaExceeded.detail()) }]
+            }
+            Self::ImmutableTag(..) => {
+                let detail = Some(Denial::ImmutableTag.detail());
+                vec![ErrorItem { code, message: self.to_string(), detail }]
+            }
+            Self::Storage(error @ storage::Error::NoStamps) => vec![ErrorItem::new(code, error.to_string())],
             Self::Storage(_) | Self::Task(_) => {
                 vec![ErrorItem::new(
                     code,
@@ -205,7 +263,7 @@ impl Error {
             Self::TooManyAttempts(wait) => {
                 headers.insert(header::RETRY_AFTER, seconds(*wait).into());
             }
-            Self::Busy => {
+            _ if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, RETRY_BUSY.into());
             }
             Self::Method(_, allowed) => {
@@ -237,4 +295,28 @@ fn incomplete(code: ErrorCode, missing: &[Digest]) -> Vec<ErrorItem> {
 /// Whole seconds, never too few.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::attempts(Error::TooManyAttempts(Duration::from_millis(1500)), "2")]
+    #[case::busy(Error::Busy, "5")]
+    #[case::followers(Error::TooManyFollowers, "5")]
+    #[case::uploads(Error::Storage(storage::Error::TooManyUploads(10_000)), "5")]
+    fn p34_who_should_come_back_is_told_when(#[case] error: Error, #[case] after: &str) {
+        let response = error.respond("1");
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], after);
+    }
+
+    #[test]
+    fn p10_a_session_that_was_lost_on_the_way_is_unknown() {
+        let lost = Error::Storage(storage::Error::SessionLost);
+        assert_eq!(lost.kind(), (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown));
+    }
 }

@@ -7,16 +7,21 @@ mod tests;
 
 use oci::{ContentRange, Digest, Manifest, Reference, RepoName, Route, Tag, manifest};
 
-pub use crate::access::fuzzing::{authorization, origin, password_file, policy, scope, token};
-use crate::range::{Selection, select};
+pub use crate::access::fuzzing::{account_token, authorization, origin, password_file, policy, scope, token};
+use crate::{
+    range::{Selection, select},
+    storage::{Stamp, fuzz_cursor},
+};
 
 /// A check by its name, which is also that of its fuzz target and of the folder in `fuzz/seeds` with text to start from.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every check.
 pub const TARGETS: &[Target] = &[
+    ("account_token", account_token),
     ("authorization", authorization),
     ("content_range", content_range),
+    ("cursor", cursor),
     ("digest", digest),
     ("manifest", manifest),
     ("name", name),
@@ -26,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("range", range),
     ("route", route),
     ("scope", scope),
+    ("stamp", stamp),
     ("token", token),
 ];
 
@@ -58,6 +64,8 @@ pub fn route(bytes: &[u8]) {
             format!("/v2/{name}/blobs/uploads/{session}")
         }
         Route::Upload(..) => return,
+        Route::Feed => "/v2/_berth/replication/feed".to_owned(),
+        Route::State(name) => format!("/v2/{name}/_berth/replication/state"),
         Route::Referrers(name, digest) => format!("/v2/{name}/referrers/{digest}"),
     };
     assert_eq!(Route::parse(&path).as_ref(), Ok(&route), "another route is written like this one");
@@ -134,4 +142,23 @@ pub fn manifest(bytes: &[u8]) {
     }
     // As a check of the root reads it again.
     assert_eq!(Manifest::parse(Some(&parsed.media_type), bytes).ok(), Some(parsed));
+}
+
+/// The header `Berth-Origin`, and a stamp as it is stored.
+pub fn stamp(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    for stamp in [Stamp::parse(text), text.parse()].into_iter().flatten() {
+        let written = stamp.to_string();
+        assert_eq!(written.parse().as_ref(), Ok(&stamp));
+        assert!(
+            written.is_ascii() && !written.contains('\n') && written.matches(' ').count() == 1,
+            "{written}"
+        );
+        assert_eq!(Stamp::parse(&format!("{}; time={}", stamp.origin, stamp.time)), Ok(stamp));
+    }
+}
+
+/// A cursor of the feed.
+pub fn cursor(bytes: &[u8]) {
+    text(bytes).into_iter().for_each(fuzz_cursor);
 }

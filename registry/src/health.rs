@@ -41,6 +41,12 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     let usage =
         health.storage.usage().await.inspect_err(|error| tracing::error!(%error, "failed to look at usage"));
-    let page = health.metrics.render(usage.ok().flatten(), health.storage.damaged());
+    let storage = &health.storage;
+    let page = health.metrics.render(
+        usage.ok().flatten(),
+        storage.damaged(),
+        storage.feed_bytes(),
+        !storage.takes_changes(),
+    );
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
 }

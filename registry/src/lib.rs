@@ -4,9 +4,12 @@
 //! ```text
 //!   clients ──► serve (TLS, connections) ──► api (route, decide, answer) ──► storage ──► files
 //!                                             access ▲
-//!   operator ──► control (mutual TLS) ───────────────┘
+//!   operator ──► control (mutual TLS) ───────────────┤
+//!                                         kubernetes ◄┘ whose a ServiceAccount's token is
 //!   kubelet, Prometheus ──► health
 //! ```
+//!
+//! `replicate` is a client: it copies between any two registries.
 
 mod access;
 mod api;
@@ -17,10 +20,13 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;
+mod kubernetes;
 mod maintenance;
 mod metrics;
+mod paths;
 mod policy_file;
 mod range;
+mod replicate;
 mod sendfile;
 mod serve;
 mod storage;
@@ -30,4 +36,5 @@ pub mod testing;
 
 pub use config::{Cli, Command, Config, InvalidConfig, LogFormat, ServeArgs};
 pub use maintenance::{CheckArgs, GcArgs, ScheduleArgs, check, gc};
+pub use replicate::{ReplicateArgs, replicate};
 pub use serve::{Error, serve};

@@ -1,4 +1,4 @@
-//! `berth-registry`: reads the command line, sets up logging, serves; or collects, or checks.
+//! `berth-registry`: reads the command line, sets up logging, serves; or collects, checks, or replicates.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -11,14 +11,18 @@ fn main() -> ExitCode {
         Command::Serve(args) => args,
         Command::Gc(args) => return registry::gc(args),
         Command::Check(args) => return registry::check(args),
+        Command::Replicate(args) => {
+            log(args.log_format);
+            provide_crypto();
+            return registry::replicate(*args);
+        }
     };
     let config = match Config::try_from(*args) {
         Ok(config) => config,
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
     };
     log(config.log_format);
-    // Fails only where there is one already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    provide_crypto();
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -31,6 +35,11 @@ fn main() -> ExitCode {
 fn serve(config: Config) -> Result<(), registry::Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(registry::Error::Runtime)?.block_on(registry::serve(config))
+}
+
+/// Fails only where there is a provider already.
+fn provide_crypto() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 /// Log lines go to standard error.

@@ -77,6 +77,8 @@ pub(crate) struct Metrics {
     scrubs: Counter,
     storage_used: Gauge<u64, AtomicU64>,
     storage_size: Gauge<u64, AtomicU64>,
+    feed: Gauge<u64, AtomicU64>,
+    read_only: Gauge,
 }
 
 impl Metrics {
@@ -87,7 +89,8 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let (in_flight, received, sent, damaged) =
             (Gauge::default(), Counter::default(), Counter::default(), Counter::default());
-        let (storage_used, storage_size) = (Gauge::default(), Gauge::default());
+        let (storage_used, storage_size, feed) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let read_only = Gauge::default();
         registry.register("requests", "Requests that have ended", requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -123,6 +126,17 @@ impl Metrics {
             Unit::Bytes,
             storage_size.clone(),
         );
+        registry.register_with_unit(
+            "feed",
+            "What the feed of pushes and deletions holds",
+            Unit::Bytes,
+            feed.clone(),
+        );
+        registry.register(
+            "read_only",
+            "1 where nothing can be changed until the next start, because the disk could not be synced",
+            read_only.clone(),
+        );
         Self {
             registry,
             requests,
@@ -137,6 +151,8 @@ impl Metrics {
             scrubs,
             storage_used,
             storage_size,
+            feed,
+            read_only,
         }
     }
 
@@ -173,7 +189,15 @@ impl Metrics {
     }
 
     /// The exposition format.
-    pub(crate) fn render(&self, usage: Option<crate::storage::Usage>, damaged: u64) -> String {
+    pub(crate) fn render(
+        &self,
+        usage: Option<crate::storage::Usage>,
+        damaged: u64,
+        feed_bytes: u64,
+        read_only: bool,
+    ) -> String {
+        self.feed.set(feed_bytes);
+        self.read_only.set(read_only.into());
         if let Some(usage) = usage {
             self.storage_used.set(usage.used_bytes);
             self.storage_size.set(usage.total_bytes);

@@ -5,7 +5,10 @@ use std::{io, path::PathBuf, time::Duration};
 
 use channel::policy::Policy;
 
-use crate::access::{Access, InvalidPolicy, Rules};
+use crate::{
+    access::{Access, InvalidPolicy, Rules},
+    storage::Storage,
+};
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -33,6 +36,7 @@ enum Problem {
 pub(crate) struct PolicyFile {
     path: PathBuf,
     access: Access,
+    storage: Storage,
     seen: Vec<u8>,
     /// Read errors are reported once too.
     readable: bool,
@@ -40,8 +44,8 @@ pub(crate) struct PolicyFile {
 
 impl PolicyFile {
     /// Reads the file for the first time, and lets it decide.
-    pub(crate) fn load(path: PathBuf, access: Access) -> Result<Self, Error> {
-        let mut file = Self { path, access, seen: Vec::new(), readable: true };
+    pub(crate) fn load(path: PathBuf, access: Access, storage: Storage) -> Result<Self, Error> {
+        let mut file = Self { path, access, storage, seen: Vec::new(), readable: true };
         let content = std::fs::read(&file.path).map_err(|error| file.error(error.into()))?;
         file.install(content)?;
         Ok(file)
@@ -82,7 +86,9 @@ impl PolicyFile {
         let rules = parse(&content).and_then(|policy| Rules::new(&policy));
         // Remembered before it is tried, so that a broken one is reported once.
         self.seen = content;
-        self.access.install(rules.map_err(|error| self.error(error.into()))?);
+        let rules = rules.map_err(|error| self.error(error.into()))?;
+        self.storage.govern(rules.governing());
+        self.access.install(rules);
         Ok(())
     }
 
@@ -133,7 +139,8 @@ mod tests {
         let path = folder.path().join("policy.yaml");
         std::fs::write(&path, "undeclared: []").unwrap();
         let access = Access::without_policy(b"key").unwrap();
-        let mut file = PolicyFile::load(path, access.clone()).unwrap();
+        let storage = Storage::open(&folder.path().join("root"), crate::storage::Limits::default()).unwrap();
+        let mut file = PolicyFile::load(path, access.clone(), storage.clone()).unwrap();
         let first = access.policy_revision();
         assert!(file.look(Ok(b"nonsense".to_vec())).is_err());
         assert!(file.look(Ok(b"nonsense".to_vec())).is_ok(), "reported already");
@@ -142,7 +149,8 @@ mod tests {
         assert_eq!(access.policy_revision(), first);
         file.look(Ok(b"repositories: [{path: a}]".to_vec())).unwrap();
         assert_ne!(access.policy_revision(), first);
-        let missing = PolicyFile::load(folder.path().join("missing"), access).unwrap_err().to_string();
+        let missing =
+            PolicyFile::load(folder.path().join("missing"), access, storage).unwrap_err().to_string();
         assert!(missing.contains("missing") && missing.contains("failed to read"), "{missing}");
     }
 }

@@ -5,6 +5,7 @@ mod activity;
 mod connections;
 mod places;
 mod socket;
+mod waiting;
 
 use std::{
     io,
@@ -29,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::connections::Limits as ConnectionLimits;
 use self::{connections::Connections, socket::Plain};
 use crate::{
-    access::Access,
-    api::{self, Api, Changes},
+    access::{Access, Reviewer},
+    api::{self, Api, Changes, Followers, Forms},
     config::{Channel, Config, WhoDecides},
     control::Control,
     health::{self, Health},
@@ -88,6 +89,7 @@ pub(crate) async fn serve_until(
         tls,
         health,
         access: decides,
+        kubernetes,
         schedule,
         limits: _,
         connections,
@@ -100,8 +102,11 @@ pub(crate) async fn serve_until(
     let draining = Arc::new(AtomicBool::new(false));
     let access = match decides {
         WhoDecides::Nobody => Access::Open,
-        _ => Access::without_policy(&storage.token_key().await?)
-            .map_err(|error| Error::Runtime(error.into()))?,
+        WhoDecides::Policy(_) | WhoDecides::Channel(_) => {
+            let reviewer = kubernetes.map(|kubernetes| Arc::new(kubernetes) as Arc<dyn Reviewer>);
+            Access::reviewed_by(reviewer, &storage.token_key().await?)
+                .map_err(|error| Error::Runtime(error.into()))?
+        }
     };
 
     let (work, probes) = (CancellationToken::new(), CancellationToken::new());
@@ -122,9 +127,11 @@ pub(crate) async fn serve_until(
     }
     match decides {
         WhoDecides::Nobody => {}
-        WhoDecides::Policy(path) => serving.follow(PolicyFile::load(path, access.clone())?, &work),
+        WhoDecides::Policy(path) => {
+            serving.follow(PolicyFile::load(path, access.clone(), storage.clone())?, &work);
+        }
         WhoDecides::Channel(Channel { listen, tls }) => {
-            let control = Control::new(access.clone(), storage.clone());
+            let control = Control::new(access.clone(), storage.clone(), work.clone());
             control.load().await?;
             let served = (control.router(), ConnectionLimits::default());
             listening("channel", serving.start("channel", listen, Some(tls), served, &work).await?);
@@ -140,6 +147,8 @@ pub(crate) async fn serve_until(
         storage: storage.clone(),
         metrics,
         changes: Changes::default(),
+        followers: Followers::until(work.clone()),
+        forms: Forms::default(),
         tls: tls.is_some(),
     });
     let router = Router::new().fallback(api::handle).with_state(api);
@@ -153,6 +162,9 @@ pub(crate) async fn serve_until(
     work.cancel();
     if tokio::time::timeout(grace, serving.end()).await.is_err() {
         tracing::warn!("transfers were still running at the end of the grace time");
+    }
+    if let Err(error) = storage.close().await {
+        tracing::error!(%error, "not everything is on the disk: who follows the feed may have to begin anew");
     }
     probes.cancel();
     // Whoever probes right now does not hold up the end.

@@ -11,20 +11,26 @@
 //! Nothing here assumes appending to objects, renaming them or listing them in an order: [`files`] and [`objects`] stand
 //! behind the same functions.
 
+mod accounts;
 mod blob;
 pub(crate) mod busy;
 mod cache;
 mod error;
 mod files;
+mod follow;
 mod fs;
+mod governing;
+mod ledger;
 mod model;
 #[cfg_attr(
     not(feature = "testing"),
     expect(dead_code, reason = "no option of the command line leads here yet")
 )]
 pub(crate) mod objects;
+mod purge;
 mod receive;
 mod sparse;
+mod stamp;
 
 use std::{
     path::{Path, PathBuf},
@@ -33,16 +39,25 @@ use std::{
 };
 
 use bytes::Bytes;
+use channel::feed::FeedPage;
 use futures::Stream;
-use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
+use oci::{Algorithm, Digest, Manifest, Reference, RepoName};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::fs::fuzz_cursor;
 pub(crate) use self::{
     blob::Blob,
     error::{Error, OpenError},
     fs::{Collected, Collecting, LAYOUT_VERSION, Problem, Severity},
-    model::{Deleted, Finished, NotOpened, Put, ReferrersPage, StoredManifest, UploadId, Usage},
+    governing::Governing,
+    ledger::{LastPush, Tally},
+    model::{
+        Deleted, Finished, NewTag, NotOpened, Put, ReferrersPage, StatePage, Stays, StoredManifest, UploadId,
+        Usage,
+    },
     receive::{Received, discard},
     sparse::Sparse,
+    stamp::{InvalidStamp, Origin, Stamp},
 };
 use self::{error::IoContext, files::Files, objects::Objects};
 
@@ -271,17 +286,30 @@ impl Storage {
         }
     }
 
-    /// Stores a manifest under its digest and these tags, if all that it needs is there.
+    /// The id by which other registries know this one; none where stamps are not kept.
+    pub(crate) fn id(&self) -> Option<&Origin> {
+        match &self.backend {
+            Backend::Files(files) => Some(files.id()),
+            Backend::Objects(_) => None,
+        }
+    }
+
+    /// Stores a manifest under its digest and these tags, if all that it needs is there. With a stamp of another
+    /// registry the tags keep that.
     pub(crate) async fn put_manifest(
         &self,
         repository: RepoName,
         manifest: Manifest,
         digest: Digest,
         bytes: Bytes,
-        tags: Vec<Tag>,
+        tags: Vec<NewTag>,
+        stamp: Option<Stamp>,
     ) -> Result<Put, Error> {
         match &self.backend {
-            Backend::Files(files) => files.put_manifest(repository, manifest, digest, bytes, tags).await,
+            Backend::Files(files) => {
+                files.put_manifest(repository, manifest, digest, bytes, tags, stamp).await
+            }
+            Backend::Objects(_) if stamp.is_some() => Err(Error::NoStamps),
             Backend::Objects(objects) => {
                 objects.put_manifest(repository, manifest, digest, bytes, tags).await
             }
@@ -312,15 +340,32 @@ impl Storage {
         }
     }
 
-    /// By tag takes the tag alone, by digest the manifest and its tags.
+    /// By tag takes the tag alone, by digest the manifest and its tags. The stamp of another registry is kept in the
+    /// records of that.
     pub(crate) async fn delete_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
+        stamp: Option<Stamp>,
     ) -> Result<Deleted, Error> {
-        match &self.backend {
-            Backend::Files(files) => files.delete_manifest(repository, reference).await,
-            Backend::Objects(objects) => objects.delete_manifest(repository, reference).await,
+        self.delete_manifest_unless(repository, reference, stamp, Arc::new(|_| false)).await
+    }
+
+    /// The same, but where a tag that stays points to it.
+    pub(crate) async fn delete_manifest_unless(
+        &self,
+        repository: RepoName,
+        reference: Reference,
+        stamp: Option<Stamp>,
+        stays: Stays,
+    ) -> Result<Deleted, Error> {
+        match (&self.backend, &reference) {
+            (_, Reference::Tag(tag)) if stays(tag) => Ok(Deleted::Fixed(tag.clone())),
+            (Backend::Files(files), _) => files.delete_manifest(repository, reference, stamp, stays).await,
+            (Backend::Objects(_), _) if stamp.is_some() => Err(Error::NoStamps),
+            (Backend::Objects(objects), _) => {
+                objects.delete_manifest_unless(repository, reference, stays).await
+            }
         }
     }
 
@@ -334,6 +379,43 @@ impl Storage {
         match &self.backend {
             Backend::Files(files) => files.tags(repository, last, n).await,
             Backend::Objects(objects) => objects.tags(repository, last, n).await,
+        }
+    }
+
+    /// At most `n` tags and records of deletions after `last`; none where there is no such repository.
+    pub(crate) async fn state(
+        &self,
+        repository: RepoName,
+        last: Option<String>,
+        n: usize,
+    ) -> Result<Option<StatePage>, Error> {
+        match &self.backend {
+            Backend::Files(files) => files.state(repository, last, n).await,
+            Backend::Objects(_) => Err(Error::NoStamps),
+        }
+    }
+
+    /// At most `n` entries of the feed after a cursor, of repositories that `wanted` accepts; without one none, and the
+    /// present cursor. Where there is no entry yet it waits for one, until `end`. None where the cursor is not known any
+    /// more.
+    pub(crate) async fn follow(
+        &self,
+        after: Option<String>,
+        n: usize,
+        wanted: impl Fn(&RepoName) -> bool + Send + Sync + 'static,
+        end: impl Future<Output = ()>,
+    ) -> Result<Option<FeedPage>, Error> {
+        match &self.backend {
+            Backend::Files(files) => files.follow(after, n, wanted, end).await,
+            Backend::Objects(_) => Err(Error::NoStamps),
+        }
+    }
+
+    /// Bytes of the feed.
+    pub(crate) fn feed_bytes(&self) -> u64 {
+        match &self.backend {
+            Backend::Files(files) => files.store().feed.bytes(),
+            Backend::Objects(_) => 0,
         }
     }
 
@@ -382,6 +464,14 @@ impl Storage {
         }
     }
 
+    /// False where nothing can be changed until the next start.
+    pub(crate) fn takes_changes(&self) -> bool {
+        match &self.backend {
+            Backend::Files(files) => files.takes_changes(),
+            Backend::Objects(_) => true,
+        }
+    }
+
     /// How often content was found damaged or lost since the start.
     pub(crate) fn damaged(&self) -> u64 {
         match &self.backend {
@@ -404,6 +494,14 @@ impl Storage {
         match &self.backend {
             Backend::Files(files) => files.faults(),
             Backend::Objects(_) => panic!("objects fail in another way"),
+        }
+    }
+
+    /// Puts on the disk what did not have to be there yet, before the process ends.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Files(files) => files.run(fs::Store::close).await,
+            Backend::Objects(_) => Ok(()),
         }
     }
 

@@ -1,10 +1,13 @@
-//! What only tests need, and no released binary has: registries over a bucket in memory, any number of them in one
-//! process.
+//! What only tests and benchmarks need, and no released binary has: registries over a bucket in memory, any number of
+//! them in one process, and decisions without a server.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::mpsc;
 
+mod decisions;
+
+pub use self::decisions::Decisions;
 pub use crate::storage::objects::strict::{Failing, Strict};
 use crate::{
     Config, Error,

@@ -3,16 +3,16 @@
 #
 #   clients.sh COMMAND...
 #
-# As root on Debian or Ubuntu, what is missing is installed: skopeo, buildah and containerd from Debian's packages, crane
-# and oras compiled from their Go modules into the cache of e2e/cluster; that much works wherever there is Go. Elsewhere
-# this says what is missing, and tests without their client say so and are skipped. BERTH_TEST_CLIENTS=all asks for all
+# As root on Debian or Ubuntu, what is missing is installed: skopeo, buildah, containerd and docker-registry (another
+# registry to replicate from and to) from Debian's packages, crane, oras and distribution (that registry's version 3)
+# compiled from their Go modules into the cache of e2e/cluster; that much works wherever there is Go. Elsewhere this says what is missing, and tests without their client say so and are skipped. BERTH_TEST_CLIENTS=all asks for all
 # of them: then nothing may be missing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../e2e/cluster/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../e2e/cluster/lib.sh"
 
-packaged=(skopeo buildah containerd ctr)
-compiled=(crane oras)
+packaged=(skopeo buildah containerd ctr docker-registry)
+compiled=(crane oras distribution)
 
 # ours PROGRAM: what we compile of it, in the version that we want.
 ours() { echo "$("$CLUSTER_DIR/node/components.sh" where "$1")/$1"; }
@@ -22,7 +22,8 @@ there() { elsewhere "$1" >/dev/null || { [ -x "$TOOLS/$1" ] && [ "$(readlink "$T
 missing() { for program; do there "$program" || echo "$program"; done; }
 
 install_packages() {
-  "$CLUSTER_DIR/host/packages.sh" skopeo:skopeo buildah:buildah containerd:containerd ctr:containerd
+  "$CLUSTER_DIR/host/packages.sh" skopeo:skopeo buildah:buildah containerd:containerd ctr:containerd \
+    docker-registry:docker-registry
 }
 
 # compile PROGRAM...: as up.sh does it, which finds a Go, or gets one as root.

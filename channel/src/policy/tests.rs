@@ -5,6 +5,7 @@ fn policy() -> Policy {
         logins: vec![Login {
             username: "admin".into(),
             secrets: vec![SecretHash::of(b"s3cret")],
+            ends: Vec::new(),
             role: Some(Role::Admin),
         }],
         ..Policy::default()
@@ -26,6 +27,7 @@ fn rules_read_as_they_are_documented() {
         "repositories": [
             {"path": "team/*", "visibility": "Public", "access": [{"user": "ci", "role": "Writer"}]},
             {"path": "team/app", "access": [{"user": "alice", "actions": ["content/read", "metadata/write"]}]},
+            {"path": "team/web", "tags": {"mutability": "Immutable", "except": ["latest"]}, "quota": 5},
         ],
         "undeclared": [{"user": "admin", "role": "Admin"}],
     });
@@ -36,10 +38,24 @@ fn rules_read_as_they_are_documented() {
     back.as_object_mut().unwrap().remove("logins");
     assert_eq!(back, json);
     assert!(!format!("{policy:?}").contains("$2y"));
-    let unknown = r#"{"repositories": [{"path": "a", "quota": 5}]}"#;
+    let unknown = r#"{"repositories": [{"path": "a", "quotas": 5}]}"#;
     assert!(
-        serde_json::from_str::<Policy>(unknown).unwrap_err().to_string().contains("unknown field `quota`")
+        serde_json::from_str::<Policy>(unknown).unwrap_err().to_string().contains("unknown field `quotas`")
     );
+}
+
+#[test]
+fn service_accounts_read_as_they_are_documented() {
+    let json = serde_json::json!({
+        "logins": [],
+        "repositories": [{"path": "team/*", "visibility": "Cluster"}],
+        "serviceAccounts": {"audience": "berth.dev/apps/demo", "nodes": "system:serviceaccount:berth-system:node"},
+    });
+    let policy: Policy = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(policy.repositories[0].visibility, Visibility::Cluster);
+    assert_eq!(serde_json::to_value(&policy).unwrap(), json);
+    let without_nodes: Policy = serde_json::from_str(r#"{"serviceAccounts": {"audience": "a"}}"#).unwrap();
+    assert_eq!(without_nodes.service_accounts, Some(ServiceAccounts { audience: "a".into(), nodes: None }));
 }
 
 #[test]

@@ -12,7 +12,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-GROUPS_ALL=(kind kubectl kubernetes containerd cni etcd coredns storage crane oras)
+GROUPS_ALL=(kind kubectl kubernetes containerd cni etcd coredns storage crane oras distribution)
 
 # describe GROUP: sets VERSION, REQUIRE (module@version), PACKAGES (what to compile), TAGS, LDFLAGS.
 describe() {
@@ -75,6 +75,11 @@ describe() {
     REQUIRE=oras.land/oras@v$VERSION
     PACKAGES=(oras.land/oras/cmd/oras)
     ;;
+  distribution)
+    VERSION=$DISTRIBUTION_VERSION
+    REQUIRE=github.com/distribution/distribution/v3@v$VERSION
+    PACKAGES=(github.com/distribution/distribution/v3/cmd/registry)
+    ;;
   *) die "components.sh knows no group $1 (known: ${GROUPS_ALL[*]})" ;;
   esac
 }
@@ -126,6 +131,8 @@ compile() {
   nice -n 5 go build -trimpath -tags "$TAGS" -ldflags "$LDFLAGS" -o "$partial/" "${PACKAGES[@]}"
   # A package path that ends in a major version names its program after the folder before it.
   if [ "$1" = etcd ] && [ ! -e "$partial/etcd" ]; then mv "$partial/"* "$partial/etcd"; fi
+  # Another program may have this name.
+  if [ "$1" = distribution ]; then mv "$partial/registry" "$partial/distribution"; fi
   rm -rf "$final"
   mv "$partial" "$final"
   rm -rf "$dir"

@@ -1,7 +1,6 @@
-//! Logins: the Secrets that people and pods use, and the policy that lets them in.
+//! Logins of the Registry's own: the Secrets that people and pods use.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use channel::policy::{Login, Policy, Role, SecretHash};
 use crds::Registry;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use serde_json::json;
@@ -9,19 +8,9 @@ use serde_json::json;
 use crate::{keys::RegistryKey, names};
 
 /// May do everything.
-const ADMIN: &str = "admin";
+pub(super) const ADMIN: &str = "admin";
 /// May pull.
-const READER: &str = "reader";
-
-/// Who may do what in the registry.
-pub(crate) fn policy(key: &RegistryKey) -> Policy {
-    let login = |username: &str, role| Login {
-        username: username.into(),
-        secrets: vec![SecretHash::of(key.password(username).as_bytes())],
-        role: Some(role),
-    };
-    Policy { logins: vec![login(ADMIN, Role::Admin), login(READER, Role::Reader)], ..Policy::default() }
-}
+pub(super) const READER: &str = "reader";
 
 /// The administrator's login, for people and programs that push.
 pub(crate) fn admin_secret(registry: &Registry, key: &RegistryKey) -> Secret {

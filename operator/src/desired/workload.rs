@@ -7,9 +7,10 @@ use k8s_openapi::{
     api::{
         apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
         core::v1::{
-            Capabilities, Container, ContainerPort, HTTPGetAction, PersistentVolumeClaimVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-            SecretVolumeSource, SecurityContext, ServiceAccount, Volume, VolumeMount,
+            Capabilities, ConfigMapProjection, Container, ContainerPort, HTTPGetAction, KeyToPath,
+            PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+            ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+            ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
         },
     },
     apimachinery::pkg::{
@@ -32,12 +33,16 @@ pub(crate) const CHANNEL_PORT: u16 = 8082;
 const ROOT: &str = "/var/lib/berth";
 const TLS: &str = "/etc/berth/tls";
 const CHANNEL: &str = "/etc/berth/channel";
+/// Where programs look for what they need to speak to the API server.
+const KUBERNETES: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Seconds that the pod's token is good for; the kubelet replaces it long before.
+const TOKEN_SECONDS: i64 = 3600;
 /// User and group of the registry in its container.
 const USER: i64 = 65532;
 /// The registry finishes running transfers within its own grace time, which is shorter.
 const GRACE_SECONDS: i64 = 30;
 
-/// The account that the registry's pod runs as: without rights, and without a token.
+/// The account that the registry's pod runs as. Its one right is to ask whose a token is.
 pub(crate) fn service_account(registry: &Registry) -> ServiceAccount {
     ServiceAccount {
         metadata: names::owned(registry, names::with_suffix(registry, "registry")),
@@ -113,8 +118,32 @@ fn pod(registry: &Registry, image: &str) -> PodSpec {
             },
             secret_volume("tls", names::with_suffix(registry, "tls")),
             secret_volume("channel", names::with_suffix(registry, "channel")),
+            kubernetes_volume(),
         ]),
         ..PodSpec::default()
+    }
+}
+
+/// The pod's own token and the API server's CA, and nothing else that the usual mount has.
+fn kubernetes_volume() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: "token".into(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    let ca = ConfigMapProjection {
+        name: "kube-root-ca.crt".into(),
+        items: Some(vec![KeyToPath { key: "ca.crt".into(), path: "ca.crt".into(), mode: None }]),
+        optional: None,
+    };
+    let sources = [
+        VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
+        VolumeProjection { config_map: Some(ca), ..VolumeProjection::default() },
+    ];
+    Volume {
+        name: "kubernetes".into(),
+        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources.into()) }),
+        ..Volume::default()
     }
 }
 
@@ -158,6 +187,7 @@ fn container(registry: &Registry, image: &str) -> Container {
             mount("data", ROOT, false),
             mount("tls", TLS, true),
             mount("channel", CHANNEL, true),
+            mount("kubernetes", KUBERNETES, true),
         ]),
         ..Container::default()
     }
@@ -188,6 +218,9 @@ fn arguments() -> Vec<String> {
         arguments.push(format!("--{name}={value}"));
         arguments
     })
+    .into_iter()
+    .chain(["--kubernetes".to_owned()])
+    .collect()
 }
 
 /// No privileges, no way to more, and nothing to write to but volumes.

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Name of the `DaemonSet`, its Secret and its `ServiceAccount`.
-const NAME: &str = "berth-node-access";
+pub(super) const NAME: &str = "berth-node-access";
 /// The certs folder in the container.
 const CERTS_MOUNT: &str = "/host/certs.d";
 
@@ -134,6 +134,8 @@ fn container(config: &Run) -> Container {
         env: Some(vec![
             field("BERTH_NODE", "spec.nodeName"),
             field("BERTH_NAMESPACE", "metadata.namespace"),
+            field("BERTH_POD", "metadata.name"),
+            field("BERTH_POD_UID", "metadata.uid"),
             value("BERTH_DEPLOYMENT", MANAGER),
             value("BERTH_CERTS_DIR", &config.certs_dir),
             value("BERTH_CERTS_MOUNT", CERTS_MOUNT),

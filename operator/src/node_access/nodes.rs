@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use channel::node_access::{Host, HostReport, HostState, NodeReport};
+use channel::node_access::{Fallback, Host, HostReport, HostState, NodeReport};
 use crds::Registry;
 use futures::channel::mpsc;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use tokio::sync::Notify;
 
-use super::host;
+use super::{host, server};
 use crate::{controller::Guarded, names};
 
 /// What is known of the nodes.
@@ -24,8 +25,8 @@ pub(crate) struct Nodes {
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Addresses of Services as they were seen, by the Registry's UID. What a status says is only its echo.
-    pub(super) addresses: HashMap<String, String>,
+    /// Registries as they were seen, by their UID.
+    pub(super) seen: HashMap<String, Seen>,
     /// What nodes were told last, by host.
     pub(super) told: BTreeMap<String, Host>,
     /// Whether all nodes were asked at least once.
@@ -34,6 +35,24 @@ pub(super) struct Known {
     total: i32,
     /// By node: its last report, or why there is none.
     reports: BTreeMap<String, Result<NodeReport, String>>,
+}
+
+/// What a reconciliation saw of a Registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Its Service's. What a status says is only its echo.
+    pub(crate) address: Option<String>,
+    /// It has repositories that every pod of the cluster may pull.
+    pub(crate) for_all_pods: bool,
+    /// Where nodes turn when it does not answer.
+    pub(crate) turns: Vec<Turn>,
+}
+
+/// A Registry that stands in for another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(super) server: SocketAddr,
+    pub(super) audience: String,
 }
 
 /// How nodes get along with one Registry.
@@ -55,22 +74,27 @@ impl Nodes {
     }
 
     /// Takes what a reconciliation saw; asks for a round where nodes were told otherwise.
-    pub(crate) fn learn_of(&self, registry: &Registry, cluster_ip: Option<&str>, granted: &[String]) {
+    pub(crate) fn learn_of(&self, registry: &Registry, seen: Seen, granted: &[String]) {
         let mut known = self.known();
-        if let Some(ip) = cluster_ip {
-            known.addresses.insert(registry.uid().unwrap_or_default(), ip.to_owned());
-        }
-        let wanted = host(registry, &known.addresses, granted, "");
-        let told = known.told.get(&names::endpoint(registry));
-        if wanted.map(|host| host.server) != told.map(|host| host.server.clone()) {
+        let former = known.seen.entry(registry.uid().unwrap_or_default()).or_default();
+        *former = Seen { address: seen.address.or_else(|| former.address.take()), ..seen };
+        let wanted = host(registry, &known.seen, granted, "");
+        let told = known.told.get(&names::endpoint(registry)).cloned();
+        let told = told.map(without_ca);
+        if wanted != told {
             self.wake.notify_one();
         }
+    }
+
+    /// Where these Registries are, as far as they have been seen.
+    pub(crate) fn turns(&self, registries: &[Registry]) -> Vec<Turn> {
+        turns(registries, &self.known().seen)
     }
 
     /// The Registry goes: asks for a round where nodes were told of it.
     pub(crate) fn forget(&self, registry: &Registry) {
         let mut known = self.known();
-        known.addresses.remove(&registry.uid().unwrap_or_default());
+        known.seen.remove(&registry.uid().unwrap_or_default());
         if known.told.contains_key(&names::endpoint(registry)) {
             self.wake.notify_one();
         }
@@ -150,6 +174,20 @@ impl Nodes {
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What nodes are told, as it is known before any CA is.
+fn without_ca(host: Host) -> Host {
+    let fallbacks = host.fallbacks.into_iter().map(|it| Fallback { ca: String::new(), ..it });
+    Host { ca: String::new(), fallbacks: fallbacks.collect(), ..host }
+}
+
+/// Where these Registries are, as far as they have been seen.
+pub(super) fn turns(registries: &[Registry], seen: &HashMap<String, Seen>) -> Vec<Turn> {
+    let turn = |registry: &Registry| {
+        Some(Turn { server: server(registry, seen)?, audience: names::audience(registry) })
+    };
+    registries.iter().filter_map(turn).collect()
 }
 
 fn find<'a>(report: &'a NodeReport, endpoint: &str) -> Option<&'a HostReport> {

@@ -8,18 +8,22 @@
 //! - Where everything is as wanted nothing is written.
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     fs::{self, File},
     io::{self, ErrorKind, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use channel::node_access::Host;
 
-use super::hosts_toml::{Entry, MARKER};
+use super::{
+    credentials::Credential,
+    hosts_toml::{Entry, FALLBACK, MARKER},
+};
 
 const HOSTS: &str = "hosts.toml";
-const CA: &str = "ca.crt";
 /// End of the names of files and folders that are still being written, or already being removed.
 const TEMPORARY: &str = ".berth-tmp";
 
@@ -37,12 +41,19 @@ pub(super) enum Trouble {
 pub(super) struct CertsFolder {
     mount: PathBuf,
     shown: PathBuf,
+    /// By audience.
+    credentials: HashMap<String, Credential>,
 }
 
 impl CertsFolder {
     /// The folder at `mount`, which people know as `shown`.
     pub(super) fn new(mount: PathBuf, shown: PathBuf) -> Self {
-        Self { mount, shown }
+        Self { mount, shown, credentials: HashMap::new() }
+    }
+
+    /// From now on hosts are pulled from with these, by audience.
+    pub(super) fn pull_with(&mut self, credentials: HashMap<String, Credential>) {
+        self.credentials = credentials;
     }
 
     /// Writes what is wanted and removes what of ours is not; the outcomes are in the order of `wanted`.
@@ -51,8 +62,8 @@ impl CertsFolder {
         if let Err(error) = self.remove_all_but(&names) {
             tracing::error!(%error, folder = %self.shown.display(), "failed to remove files that are no longer wanted");
         }
-        let set_up = |host| {
-            let entry = Entry::parse(host).map_err(Trouble::Failed)?;
+        let set_up = |host: &Host| {
+            let entry = Entry::parse(host).map_err(Trouble::Failed)?.with(&self.credentials);
             self.set_up(&entry).map(|()| entry)
         };
         wanted.iter().map(set_up).collect()
@@ -106,7 +117,8 @@ impl CertsFolder {
         if exists(&folder) && !self.mount.join(&folder).symlink_metadata()?.is_dir() {
             return Ok(Some(folder));
         }
-        for file in [folder.join(HOSTS), folder.join(CA)] {
+        let names = std::iter::once(HOSTS.to_owned()).chain(entry.ca_files().map(|(name, _)| name));
+        for file in names.map(|name| folder.join(name)) {
             if exists(&file) && !is_ours(&self.mount.join(&file))? {
                 return Ok(Some(file));
             }
@@ -136,8 +148,14 @@ fn conflict(path: &Path) -> String {
 }
 
 fn write_files(folder: &Path, entry: &Entry) -> io::Result<()> {
-    replace(&folder.join(CA), &entry.ca_file())?;
-    replace(&folder.join(HOSTS), &entry.hosts_file())
+    let cas: Vec<_> = entry.ca_files().collect();
+    cas.iter().try_for_each(|(name, content)| replace(&folder.join(name), content))?;
+    replace(&folder.join(HOSTS), &entry.hosts_file())?;
+    let unused = |path: &Path| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        name.starts_with(FALLBACK) && cas.iter().all(|(used, _)| used != name)
+    };
+    remove_files(folder, &our_files(folder, unused)?)
 }
 
 /// Makes the file hold this content, at once and for good.
@@ -148,7 +166,8 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
         _ => {}
     }
     let unfinished = temporary(path);
-    let mut file = File::create(&unfinished)?;
+    // Nobody else on the node may read the credential.
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
@@ -260,7 +279,10 @@ mod tests {
     use rstest::rstest;
     use tempfile::TempDir;
 
-    use super::{super::hosts_toml::tests::host, *};
+    use super::{
+        super::hosts_toml::tests::{fallback, host},
+        *,
+    };
 
     const DEMO: &str = "demo.apps.svc:5000";
 
@@ -276,7 +298,7 @@ mod tests {
     /// The files of a host, as they should be.
     fn files(host: &Host) -> (String, String) {
         let entry = Entry::parse(host).unwrap();
-        (entry.hosts_file(), entry.ca_file())
+        (entry.hosts_file(), entry.ca_files().next().unwrap().1)
     }
 
     fn all_done(outcomes: &[Result<Entry, Trouble>]) -> bool {
@@ -342,6 +364,27 @@ mod tests {
         assert_eq!(tree(&folder)["demo.apps.svc:5000/hosts.toml"], Some(files(&moved).0));
         assert_eq!(tree(&folder)["demo.apps.svc:5000/ca.crt"], Some(files(&moved).1));
         assert_eq!(names(&folder).len(), 3);
+    }
+
+    #[test]
+    fn fallbacks_have_cas_of_their_own_which_come_and_go_with_them() {
+        let (folder, certs) = certs();
+        let mut wanted = demo();
+        wanted[0].fallbacks = ["https://10.96.0.30:5000", "https://10.96.0.40:5000"].map(fallback).into();
+        assert!(all_done(&certs.sync(&wanted)));
+        let ca = |number: usize| tree(&folder).remove(&format!("{DEMO}/fallback-{number}.crt")).flatten();
+        assert_eq!(ca(2).unwrap(), format!("{MARKER}\n{}\n", wanted[0].fallbacks[1].ca.trim_end()));
+        // Somebody else's are not touched.
+        put(&folder, "demo.apps.svc:5000/fallback-3.crt", "mine");
+        wanted[0].fallbacks.pop();
+        assert!(all_done(&certs.sync(&wanted)));
+        assert!(ca(1).is_some() && ca(2).is_none());
+        wanted[0].fallbacks.clear();
+        assert!(all_done(&certs.sync(&wanted)));
+        assert_eq!(tree(&folder)["demo.apps.svc:5000/hosts.toml"], Some(files(&wanted[0]).0));
+        assert!(ca(1).is_none());
+        certs.clear().unwrap();
+        assert_eq!(names(&folder), [DEMO, "demo.apps.svc:5000/fallback-3.crt"]);
     }
 
     #[test]

@@ -1,14 +1,22 @@
 //! What containerd is told about one registry: `hosts.toml`, from values that were checked so that nothing but
 //! what is meant here can come out.
 //!
-//! Everything is said at the file's top level, about `server`: then it is the only host that containerd asks. With a
-//! `[host]` section it would go on to a fallback after each failure, by default the image reference's own name,
-//! which nodes can't resolve; and the error people see would be the fallback's. containerd 1.7 and 2.x read both the
-//! same way; 1.7 knows no `dial_timeout` and ignores it.
+//! Everything is said at the file's top level, about `server`: then it is the only host that containerd asks. With
+//! `[host]` sections it asks those first, in their order, each with what its own section says, and `server` last; where
+//! there is none, the image reference's own name, which nodes can't resolve. So `[host]` sections are there only where
+//! the registry has fallbacks: the first is the registry itself, then come the fallbacks, and the last to be asked is
+//! the registry again. Of errors that came equally far containerd shows the first, which is the registry's.
+//!
+//! containerd 1.7 and 2.x read all of it the same way; 1.7 knows no `dial_timeout` and ignores it.
 
-use std::net::SocketAddr;
+use std::{collections::HashMap, net::SocketAddr};
 
-use channel::{client, node_access::Host};
+use channel::{
+    client,
+    node_access::{Fallback, Host},
+};
+
+use super::credentials::Credential;
 
 /// First line of every file of ours. Who deletes it keeps the file for himself.
 pub(super) const MARKER: &str =
@@ -17,27 +25,62 @@ pub(super) const MARKER: &str =
 /// Host names longer than this would not leave room for a suffix in a file name.
 const MAX_HOST: usize = 200;
 
+/// Certificates that sign the registry's.
+pub(super) const CA: &str = "ca.crt";
+/// How the names of the files begin with those that sign the fallbacks'.
+pub(super) const FALLBACK: &str = "fallback-";
+/// How long a connection may take to come about.
+const ALONE: &str = "5s";
+/// The same where there is another registry to turn to.
+const WITH_FALLBACKS: &str = "2s";
+
 /// A host whose every part is safe to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     name: String,
-    server: SocketAddr,
+    registry: Server,
+    fallbacks: Vec<Server>,
+}
+
+/// Where images are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Server {
+    address: SocketAddr,
     ca: String,
+    audience: Option<String>,
+    credential: Option<Credential>,
 }
 
 impl Entry {
     /// Checks what the operator sent; the error says what is wrong with it.
     pub(super) fn parse(host: &Host) -> Result<Self, String> {
-        let Host { host: name, server, ca } = host;
+        let Host { host: name, server, ca, audience, fallbacks } = host;
         if !is_host_and_port(name) {
             return Err(format!("'{name}' is no host name and port, such as demo.apps.svc:5000"));
         }
-        let server = server
-            .strip_prefix("https://")
-            .and_then(|address| address.parse().ok())
-            .ok_or_else(|| format!("'{server}' is no address and port, such as https://10.96.0.20:5000"))?;
-        client::anonymous(ca).map_err(|error| format!("the registry's CA can't be used: {error}"))?;
-        Ok(Self { name: name.clone(), server, ca: ca.trim_end().to_owned() })
+        let registry = Server::parse(server, ca, audience.as_ref())?;
+        let mut entry = Self { name: name.clone(), registry, fallbacks: Vec::new() };
+        for Fallback { server, ca, audience } in fallbacks {
+            let fallback = Server::parse(server, ca, audience.as_ref())?;
+            // A section that is there twice would make the whole file worthless.
+            if entry.servers().all(|known| known.address != fallback.address) {
+                entry.fallbacks.push(fallback);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// The same, to be pulled from with these, by audience.
+    pub(super) fn with(mut self, credentials: &HashMap<String, Credential>) -> Self {
+        for server in std::iter::once(&mut self.registry).chain(&mut self.fallbacks) {
+            let audience = server.audience.as_ref();
+            server.credential = audience.and_then(|audience| credentials.get(audience)).cloned();
+        }
+        self
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.registry).chain(&self.fallbacks)
     }
 
     /// The host as image references have it, which is also its folder's name.
@@ -47,31 +90,64 @@ impl Entry {
 
     /// Where the registry really is.
     pub(super) fn server(&self) -> SocketAddr {
-        self.server
+        self.registry.address
     }
 
     /// Certificates that sign the registry's, PEM.
     pub(super) fn ca(&self) -> &str {
-        &self.ca
+        &self.registry.ca
     }
 
-    /// Content of `ca.crt`. Text outside of the certificates is no part of PEM.
-    pub(super) fn ca_file(&self) -> String {
-        format!("{MARKER}\n{}\n", self.ca)
+    /// Names and contents of the CAs' files. Text outside of the certificates is no part of PEM.
+    pub(super) fn ca_files(&self) -> impl Iterator<Item = (String, String)> {
+        let names = (0..).map(ca_name);
+        names.zip(self.servers()).map(|(name, server)| (name, format!("{MARKER}\n{}\n", server.ca)))
     }
 
-    /// Content of `hosts.toml`. The CA's path is relative to the file, so that it holds wherever the folder is mounted.
+    /// Content of `hosts.toml`. CAs' paths are relative to the file, so that they hold wherever the folder is mounted.
+    /// The credential is sent first; where the registry asks for another, containerd goes on with the pod's pull secret.
     pub(super) fn hosts_file(&self) -> String {
-        let server = self.server;
+        let server = self.registry.address;
+        let top = format!("{MARKER}\nserver = \"https://{server}\"\n");
+        if self.fallbacks.is_empty() {
+            return top + &self.registry.fields(CA, ALONE, "header");
+        }
+        let sections = self.servers().enumerate().map(|(number, server)| {
+            let key = format!("host.\"https://{}\"", server.address);
+            let fields = server.fields(&ca_name(number), WITH_FALLBACKS, &format!("{key}.header"));
+            format!("\n[{key}]\n{fields}")
+        });
+        top + &self.registry.fields(CA, WITH_FALLBACKS, "header") + &sections.collect::<String>()
+    }
+}
+
+impl Server {
+    fn parse(server: &str, ca: &str, audience: Option<&String>) -> Result<Self, String> {
+        let address = server
+            .strip_prefix("https://")
+            .and_then(|address| address.parse().ok())
+            .ok_or_else(|| format!("'{server}' is no address and port, such as https://10.96.0.20:5000"))?;
+        client::anonymous(ca).map_err(|error| format!("the registry's CA can't be used: {error}"))?;
+        Ok(Self { address, ca: ca.trim_end().to_owned(), audience: audience.cloned(), credential: None })
+    }
+
+    /// What is said of it, with the name of the table of headers.
+    fn fields(&self, ca: &str, dial_timeout: &str, headers: &str) -> String {
+        let header = self.credential.as_ref().map_or_else(String::new, |credential| {
+            format!("\n[{headers}]\nAuthorization = [\"{}\"]\n", credential.header())
+        });
         format!(
-            r#"{MARKER}
-server = "https://{server}"
-capabilities = ["pull", "resolve"]
-ca = "ca.crt"
-dial_timeout = "5s"
-"#
+            r#"capabilities = ["pull", "resolve"]
+ca = "{ca}"
+dial_timeout = "{dial_timeout}"
+{header}"#
         )
     }
+}
+
+/// Name of the file with the CA of the registry, or of its fallback of this number.
+fn ca_name(number: usize) -> String {
+    if number == 0 { CA.to_owned() } else { format!("{FALLBACK}{number}.crt") }
 }
 
 /// Lower-case DNS labels, a colon, a port. Nothing else becomes a folder's name.
@@ -90,74 +166,4 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    /// A registry at `server` that a new CA signs for.
-    pub(in crate::node_agent) fn host(name: &str, server: &str) -> Host {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&key).unwrap().pem();
-        Host { host: name.into(), server: server.into(), ca }
-    }
-
-    #[rstest]
-    #[case("demo.apps.svc:5000", true)]
-    #[case("demo:1", true)]
-    #[case("demo.apps.svc", false)]
-    #[case("demo.apps.svc:0", false)]
-    #[case("demo.apps.svc:05000", false)]
-    #[case("demo.apps.svc:70000", false)]
-    #[case("demo..svc:5000", false)]
-    #[case("-demo.svc:5000", false)]
-    #[case("Demo.svc:5000", false)]
-    #[case("..:5000", false)]
-    #[case("../../etc:5000", false)]
-    #[case("a/b:5000", false)]
-    #[case(":5000", false)]
-    #[case("_default", false)]
-    #[case("", false)]
-    fn only_a_plain_host_and_port_is_taken(#[case] name: &str, #[case] good: bool) {
-        assert_eq!(Entry::parse(&host(name, "https://10.96.0.20:5000")).is_ok(), good);
-        assert!(
-            Entry::parse(&host(&format!("{}:5000", "a".repeat(MAX_HOST)), "https://10.96.0.20:5000"))
-                .is_err()
-        );
-    }
-
-    #[rstest]
-    #[case("https://10.96.0.20:5000", true)]
-    #[case("https://[fd00::20]:5000", true)]
-    #[case("http://10.96.0.20:5000", false)]
-    #[case("https://10.96.0.20", false)]
-    #[case("https://demo.apps.svc:5000", false)]
-    #[case("https://10.96.0.20:5000/\"\nskip_verify = true", false)]
-    fn only_an_address_and_port_is_taken(#[case] server: &str, #[case] good: bool) {
-        assert_eq!(Entry::parse(&host("demo.apps.svc:5000", server)).is_ok(), good);
-    }
-
-    #[test]
-    fn a_ca_that_is_none_is_refused() {
-        let mut host = host("demo.apps.svc:5000", "https://10.96.0.20:5000");
-        for bad in ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            host.ca = bad.into();
-            assert!(Entry::parse(&host).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn containerd_is_told_one_server_and_its_ca() {
-        let entry = Entry::parse(&host("demo.apps.svc:5000", "https://10.96.0.20:5000")).unwrap();
-        insta::assert_snapshot!(entry.hosts_file(), @r#"
-        # Managed by Berth, which overwrites changes. Delete this line to keep the file as it is.
-        server = "https://10.96.0.20:5000"
-        capabilities = ["pull", "resolve"]
-        ca = "ca.crt"
-        dial_timeout = "5s"
-        "#);
-        assert!(entry.ca_file().starts_with(&format!("{MARKER}\n-----BEGIN CERTIFICATE-----\n")));
-    }
-}
+pub(super) mod tests;

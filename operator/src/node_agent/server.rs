@@ -1,6 +1,10 @@
 //! The node's end of the channel: the operator says what is wanted, the node does it and answers how it went.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -12,6 +16,7 @@ use channel::node_access::{HostReport, HostState, NodeAccess, NodeReport};
 use futures::{StreamExt as _, stream};
 
 use super::{
+    credentials::{Credential, Credentials},
     files::{CertsFolder, Trouble},
     hosts_toml::Entry,
     probe::probe,
@@ -22,11 +27,14 @@ const MAX_REQUEST: usize = 32 << 20;
 /// Probes under way at once. This many registries that do not answer at all take one probe's timeout, and the
 /// operator waits for about three.
 const PROBES: usize = 256;
+/// How often credentials are looked at.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// One node. Whoever writes holds the lock, also when the request that asked for it is gone.
 #[derive(Debug)]
 pub(super) struct Node {
     name: String,
+    credentials: Credentials,
     state: Mutex<NodeState>,
 }
 
@@ -46,8 +54,8 @@ struct Synced {
 }
 
 impl Node {
-    pub(super) fn new(name: String, certs: CertsFolder) -> Self {
-        Self { name, state: Mutex::new(NodeState { certs, wanted: None, reported: Vec::new() }) }
+    pub(super) fn new(name: String, certs: CertsFolder, credentials: Credentials) -> Self {
+        Self { name, credentials, state: Mutex::new(NodeState { certs, wanted: None, reported: Vec::new() }) }
     }
 
     /// Removes every file of ours, for good.
@@ -57,12 +65,40 @@ impl Node {
         state.certs.clear()
     }
 
+    /// Renews credentials while nobody comes by; never ends.
+    pub(super) async fn stay_fresh(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.credentials.are_due().await {
+                // What fails is logged, and tried again.
+                drop(bring_in_line(Arc::clone(&self), None).await);
+            }
+        }
+    }
+
+    /// Audiences of what is wanted.
+    fn audiences(&self, news: Option<&NodeAccess>) -> Vec<String> {
+        let state = self.lock();
+        let wanted = news.or(state.wanted.as_ref());
+        let hosts = wanted.iter().flat_map(|wanted| &wanted.hosts);
+        let audiences = hosts.flat_map(|host| {
+            let fallbacks = host.fallbacks.iter().map(|fallback| &fallback.audience);
+            std::iter::once(&host.audience).chain(fallbacks).flatten().cloned()
+        });
+        audiences.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Takes what is wanted, or what was before, and brings the files in line with it.
-    fn sync(&self, news: Option<NodeAccess>) -> Option<Synced> {
+    fn sync(
+        &self,
+        news: Option<NodeAccess>,
+        credentials: std::collections::HashMap<String, Credential>,
+    ) -> Option<Synced> {
         let mut state = self.lock();
         if news.is_some() {
             state.wanted = news;
         }
+        state.certs.pull_with(credentials);
         let wanted = state.wanted.as_ref()?;
         let names = wanted.hosts.iter().map(|host| host.host.clone());
         let hosts = names.zip(state.certs.sync(&wanted.hosts)).collect();
@@ -107,16 +143,22 @@ async fn look_again(State(node): State<Arc<Node>>) -> Result<Json<NodeReport>, S
 }
 
 async fn report(node: Arc<Node>, news: Option<NodeAccess>) -> Result<Json<NodeReport>, StatusCode> {
-    let worker = Arc::clone(&node);
-    let synced = tokio::task::spawn_blocking(move || worker.sync(news)).await.map_err(|error| {
-        tracing::error!(%error, "failed to bring the files in line");
-        StatusCode::INTERNAL_SERVER_ERROR
-    })?;
+    let synced = bring_in_line(Arc::clone(&node), news).await?;
     let (revision, hosts) = synced.map_or((None, Vec::new()), |synced| (Some(synced.revision), synced.hosts));
     let reports = stream::iter(hosts).map(|(host, outcome)| host_report(host, outcome)).buffered(PROBES);
     let hosts: Vec<_> = reports.collect().await;
     node.log_changes(&hosts);
     Ok(Json(NodeReport { node: node.name.clone(), revision, hosts }))
+}
+
+async fn bring_in_line(node: Arc<Node>, news: Option<NodeAccess>) -> Result<Option<Synced>, StatusCode> {
+    let audiences = node.audiences(news.as_ref());
+    let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
+    let credentials = node.credentials.of(&audiences).await;
+    tokio::task::spawn_blocking(move || node.sync(news, credentials)).await.map_err(|error| {
+        tracing::error!(%error, "failed to bring the files in line");
+        StatusCode::INTERNAL_SERVER_ERROR
+    })
 }
 
 async fn host_report(host: String, outcome: Result<Entry, Trouble>) -> HostReport {
@@ -225,6 +267,7 @@ mod tests {
             let node = Arc::new(Node::new(
                 "worker-1".into(),
                 CertsFolder::new(certs.path().to_owned(), "/etc/containerd/certs.d".into()),
+                Credentials::new(None),
             ));
             let authority = Authority::new();
             let mut tasks = JoinSet::new();
@@ -236,7 +279,13 @@ mod tests {
         async fn registry(&mut self, ca: &Authority, status: StatusCode) -> Host {
             let router = Router::new().fallback(move || async move { status });
             let address = ca.serve(&mut self.tasks, "127.0.0.1", false, router).await;
-            Host { host: DEMO.into(), server: format!("https://{address}"), ca: ca.pem.clone() }
+            Host {
+                host: DEMO.into(),
+                server: format!("https://{address}"),
+                ca: ca.pem.clone(),
+                audience: None,
+                fallbacks: Vec::new(),
+            }
         }
 
         async fn put(&self, hosts: &[Host]) -> NodeReport {

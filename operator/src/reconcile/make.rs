@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use super::{Error, problem};
+use super::{Error, problem, token_review};
 use crate::{
     apply,
     authority::Authority,
@@ -47,7 +47,7 @@ pub(super) async fn make(registry: &Registry, context: &Context, made: &mut Made
     made.cluster_ip = spec.cluster_ip;
     let serving_names = names::serving(registry, &context.config.cluster_domain, &cluster_ips);
     let channel_names = [names::channel(registry)];
-    let (tls, channel, claim, admin, reader, ca, account) = tokio::join!(
+    let (tls, channel, claim, admin, reader, ca, account, token_review) = tokio::join!(
         certificate(registry, context, "tls", &serving_names, &context.secrets.serving),
         certificate(registry, context, "channel", &channel_names, &context.secrets.channel),
         claim(registry, context),
@@ -55,6 +55,7 @@ pub(super) async fn make(registry: &Registry, context: &Context, made: &mut Made
         ensure(context, access::reader_secret(registry, &key)),
         ensure(context, network::ca(registry, context.secrets.serving.cert())),
         ensure(context, workload::service_account(registry)),
+        Box::pin(token_review::grant(registry, context)),
     );
     made.certificate_expires = certificate::expires(&tls?);
     let (claim, storage) = claim?;
@@ -65,6 +66,7 @@ pub(super) async fn make(registry: &Registry, context: &Context, made: &mut Made
     reader?;
     ca?;
     account?;
+    token_review?;
     // Last: its pod mounts what the others are.
     applier.ensure(workload::stateful_set(registry, &context.config.registry_image)).await?;
     Ok(())

@@ -2,57 +2,36 @@
 
 use std::sync::Arc;
 
-use clap::Parser as _;
 use crds::{Registry, registry::DeletionPolicy};
-use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    apply::Applier, authority::Authority, bootstrap::Secrets, config::Command, context::Failures, keys::Keys,
-    metrics::Metrics, node_access::Nodes, testing, testing::fake_api::FakeApi,
-};
+use crate::testing;
 
 const REGISTRY: &str = "/apis/berth.dev/v1alpha1/namespaces/apps/registries/demo";
 const SERVICE: &str = "/api/v1/namespaces/apps/services/demo";
 const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/apps/statefulsets/demo";
 const CLAIM: &str = "/api/v1/namespaces/apps/persistentvolumeclaims/demo-data";
 
-struct World {
-    api: FakeApi,
-    context: Arc<Context>,
+struct World(testing::world::World);
+
+impl std::ops::Deref for World {
+    type Target = testing::world::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl World {
     fn new() -> Self {
-        let api = FakeApi::default();
-        api.put(REGISTRY, serde_json::to_value(testing::registry("demo")).unwrap());
-        let arguments = [
-            "berth-operator",
-            "run",
-            "--registry-image=registry:1",
-            "--operator-image=operator:1",
-            "--pod=operator-0",
-        ];
-        let Ok(Command::Run(config)) = Command::try_parse_from(arguments) else { panic!("bad arguments") };
-        let authority = || Authority::load(&Authority::create("test").unwrap()).unwrap();
-        let context = Context {
-            config,
-            applier: Applier { client: api.client(), metrics: Metrics::default() },
-            secrets: Secrets {
-                serving: authority(),
-                channel: authority(),
-                keys: Keys::new(&[7; 32]).unwrap(),
-            },
-            nodes: Nodes::new().0,
-            events: Recorder::new(api.client(), Reporter { controller: "test".into(), instance: None }),
-            failures: Failures::default(),
-        };
-        Self { api, context: Arc::new(context) }
+        let world = testing::world::World::empty();
+        world.api.put(REGISTRY, serde_json::to_value(testing::registry("demo")).unwrap());
+        Self(world)
     }
 
     fn registry(&self) -> Registry {
-        serde_json::from_value(self.api.get(REGISTRY).unwrap()).unwrap()
+        self.read(REGISTRY)
     }
 
     async fn reconcile(&self) -> Result<Action, Error> {
@@ -201,4 +180,15 @@ async fn a_field_that_is_no_longer_wanted_is_noticed() {
     world.api.take_writes();
     world.reconcile().await.unwrap();
     assert!(world.api.take_writes().contains(&format!("PATCH {SERVICE}")));
+}
+
+#[tokio::test]
+async fn a_selector_of_tenants_that_can_not_be_read_is_told() {
+    let world = World::new();
+    world.edit(REGISTRY, |registry| {
+        let selector = json!({"matchExpressions": [{"key": "team", "operator": "Like"}]});
+        registry["spec"]["tenancy"] = json!({"namespaces": {"selector": selector}});
+    });
+    world.settle().await;
+    assert_eq!(world.ready_reason(), "InvalidSelector");
 }

@@ -14,6 +14,7 @@ fn replica(ready: bool, revision: Option<&str>) -> Replica {
 fn observed(replicas: Vec<Replica>, nodes: View) -> Observed {
     Observed {
         problem: None,
+        people: None,
         cluster_ip: Some("10.0.0.1".into()),
         certificate_expires: None,
         volume_size: None,
@@ -22,6 +23,7 @@ fn observed(replicas: Vec<Replica>, nodes: View) -> Observed {
         replicas,
         nodes_granted: true,
         nodes: Some(nodes),
+        fallbacks: Standing::default(),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use channel::policy::Action;
-use oci::RepoName;
+use oci::{RepoName, Tag};
 
 use super::{
     Refusal,
     rules::Rules,
     scope::{self, Scopes},
-    users::UserId,
+    who::Who,
 };
+use crate::storage::Stays;
 
 /// Somebody who proved who they are, or need not. One request long, so that it never outlives a policy.
 #[derive(Clone, Debug)]
@@ -20,8 +21,8 @@ pub(crate) struct Caller(Kind);
 enum Kind {
     /// There is no policy.
     Everybody,
-    /// Decided by the rules; without a user somebody without credentials.
-    Somebody { rules: Arc<Rules>, user: Option<UserId>, token: Option<Arc<Scopes>> },
+    /// Decided by the rules.
+    Somebody { rules: Arc<Rules>, who: Who, token: Option<Arc<Scopes>> },
 }
 
 /// What a request is about.
@@ -31,6 +32,8 @@ pub(crate) enum Wanted<'a> {
     Entry,
     /// To list repositories; which ones is decided for each.
     Catalog,
+    /// To follow what happens, as a login; of which repositories is decided for each.
+    Feed,
     /// To do something in a repository.
     Action(Action, &'a RepoName),
 }
@@ -40,7 +43,7 @@ impl Wanted<'_> {
     pub(crate) fn scope(self) -> Option<String> {
         match self {
             Self::Entry => None,
-            Self::Catalog => Some(scope::catalog()),
+            Self::Catalog | Self::Feed => Some(scope::catalog()),
             Self::Action(action, repository) => Some(scope::needed(action, repository)),
         }
     }
@@ -51,23 +54,20 @@ impl Caller {
         Self(Kind::Everybody)
     }
 
-    pub(super) fn nobody(rules: Arc<Rules>) -> Self {
-        Self(Kind::Somebody { rules, user: None, token: None })
+    pub(super) fn new(rules: Arc<Rules>, who: Who) -> Self {
+        Self(Kind::Somebody { rules, who, token: None })
     }
 
-    pub(super) fn user(rules: Arc<Rules>, user: UserId) -> Self {
-        Self(Kind::Somebody { rules, user: Some(user), token: None })
-    }
-
-    pub(super) fn token(rules: Arc<Rules>, user: Option<UserId>, scopes: Scopes) -> Self {
-        Self(Kind::Somebody { rules, user, token: Some(Arc::new(scopes)) })
+    /// By a token that was given to them.
+    pub(super) fn token(rules: Arc<Rules>, who: Who, scopes: Scopes) -> Self {
+        Self(Kind::Somebody { rules, who, token: Some(Arc::new(scopes)) })
     }
 
     /// Who they proved to be.
     pub(crate) fn login(&self) -> Option<Arc<str>> {
         match &self.0 {
             Kind::Everybody => None,
-            Kind::Somebody { rules, user, .. } => rules.users.name((*user)?),
+            Kind::Somebody { rules, who, .. } => rules.name(who),
         }
     }
 
@@ -78,23 +78,26 @@ impl Caller {
 
     /// The decision, as an error where it is no. The order never lets it depend on what exists.
     pub(crate) fn must(&self, wanted: Wanted<'_>) -> Result<(), Refusal> {
-        let Kind::Somebody { rules, user, token } = &self.0 else {
+        let Kind::Somebody { rules, who, token } = &self.0 else {
             return Ok(());
         };
         let covered = token.as_ref().is_none_or(|scopes| match wanted {
             Wanted::Entry => true,
-            Wanted::Catalog => scopes.cover_catalog(),
+            Wanted::Catalog | Wanted::Feed => scopes.cover_catalog(),
             Wanted::Action(action, repository) => scopes.cover(action, repository),
         });
         let allowed = match wanted {
             // Clients ask here whether they should log in, and would never if they were let in without.
-            Wanted::Entry | Wanted::Catalog => user.is_some() || token.is_some(),
-            Wanted::Action(action, repository) => rules.allow(*user, action, repository),
+            Wanted::Entry => !matches!(who, Who::Nobody) || token.is_some(),
+            Wanted::Catalog => who.is_known() || (matches!(who, Who::Nobody) && token.is_some()),
+            // Each who follows costs something for as long, and there are limits for each login.
+            Wanted::Feed => who.is_known(),
+            Wanted::Action(action, repository) => rules.allow(who, action, repository),
         };
         match (covered, allowed) {
             (true, true) => Ok(()),
             (false, _) => Err(Refusal::InsufficientScope),
-            (true, false) if user.is_some() => Err(Refusal::Denied),
+            (true, false) if who.is_known() => Err(Refusal::Denied),
             (true, false) if token.is_some() => Err(Refusal::InsufficientScope),
             (true, false) => Err(Refusal::NoCredentials),
         }
@@ -111,10 +114,25 @@ impl Caller {
         self.allows(Action::ContentRead, repository) || self.allows(Action::MetadataRead, repository)
     }
 
+    /// Whether they must neither move a tag that is there nor take it away, whatever their token is for: there is no
+    /// scope for that.
+    pub(crate) fn must_keep(&self, repository: &RepoName, tag: &Tag) -> bool {
+        match &self.0 {
+            Kind::Everybody => false,
+            Kind::Somebody { rules, who, .. } => rules.is_fixed(who, repository, tag),
+        }
+    }
+
+    /// Which tags must stay as far as they go, and what these point to.
+    pub(crate) fn kept(&self, repository: &RepoName) -> Stays {
+        let (caller, repository) = (self.clone(), repository.clone());
+        Arc::new(move |tag| caller.must_keep(&repository, tag))
+    }
+
     fn allows(&self, action: Action, repository: &RepoName) -> bool {
         match &self.0 {
             Kind::Everybody => true,
-            Kind::Somebody { rules, user, .. } => rules.allow(*user, action, repository),
+            Kind::Somebody { rules, who, .. } => rules.allow(who, action, repository),
         }
     }
 }

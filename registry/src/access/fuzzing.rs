@@ -3,7 +3,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use channel::policy::{Action, Visibility};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use oci::RepoName;
@@ -12,8 +15,10 @@ use super::{
     Origin, Rules, Scopes, ask,
     basic::{bearer, credentials},
     htpasswd,
+    jwt::presented,
     scope::catalog,
     token::{Signer, Subject},
+    who::Who,
 };
 
 const ACTIONS: [Action; 5] = [
@@ -47,12 +52,25 @@ pub fn token(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     assert_eq!(signer.check(&text, now), None, "forged");
     let subject = Subject { user: text.clone().into_owned(), credential: text.clone().into_owned() };
-    let given = signer.sign(Some(subject.clone()), &text, now);
+    let given = signer.sign(Some(subject.clone()), &text, now + Duration::from_secs(300));
     let claims = signer.check(&given, now);
     assert!(claims.is_some_and(|claims| claims.subject == Some(subject) && claims.scope == text));
     // Whatever is put in, in front or behind.
     for changed in [format!("{given}{text}"), format!("{text}{given}"), given.replacen('.', &text, 1)] {
         assert!(changed == given || signer.check(&changed, now).is_none(), "forged");
+    }
+}
+
+/// ServiceAccounts' tokens, by what stands in them: only what names an account, and is for us, is taken for one.
+pub fn account_token(bytes: &[u8]) {
+    let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let wrapped = format!("e30.{}.x", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    for secret in [bytes, wrapped.as_bytes()] {
+        let Some(presented) = presented(secret, "berth.dev/apps/demo", now) else { continue };
+        assert_eq!(presented.token.as_bytes(), secret);
+        let name = presented.claimed.name();
+        assert!(name.starts_with("system:serviceaccount:") && !name.contains(char::is_whitespace), "{name}");
+        assert!(presented.left.is_zero() || now.checked_add(presented.left).is_some());
     }
 }
 
@@ -109,9 +127,11 @@ pub fn policy(bytes: &[u8]) {
     assert_eq!(rules.revision(), policy.revision());
     for name in ["team/app", "team/web", "a"].into_iter().filter_map(|name| name.parse::<RepoName>().ok()) {
         for action in ACTIONS {
-            let allowed = rules.allow(None, action, &name);
+            let allowed = rules.allow(&Who::Nobody, action, &name);
             let reading = matches!(action, Action::ContentRead | Action::MetadataRead);
-            let public = policy.repositories.iter().any(|rule| rule.visibility == Visibility::Public);
+            let guests = policy.primaries.iter().flat_map(|primary| &primary.repositories);
+            let public = policy.repositories.iter().map(|rule| rule.visibility);
+            let public = public.chain(guests.map(|rule| rule.visibility)).any(|it| it == Visibility::Public);
             assert!(!allowed || (reading && public), "nobody may do {action:?} in {name}");
         }
     }

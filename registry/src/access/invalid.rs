@@ -17,13 +17,21 @@ pub(crate) enum InvalidPolicy {
     NoSecret(String),
     #[error("username `{0}` has {1} secrets, more than are allowed")]
     TooManySecrets(String, usize),
+    #[error("username `{0}` has a secret that ends at no time: give one such as 2026-01-31T12:00:00Z")]
+    End(String),
     #[error("{0}")]
     Htpasswd(#[from] InvalidHtpasswd),
+    #[error("`serviceAccounts` needs an audience")]
+    Audience,
+    #[error("`{0}` is no ServiceAccount of nodes: give system:serviceaccount:<namespace>:<name>")]
+    Nodes(String),
     #[error(
         "path `{0}` can't be used: give a repository's name (`team/app`), all below a path (`team/*`) or everything \
          (`*`)"
     )]
     Path(String),
+    #[error("primary `{0}` can't be used: it needs a name of its own, without a colon")]
+    Primary(String),
     #[error("path `{0}` is there twice")]
     DuplicatePath(String),
     #[error("user `{user}` gets nothing in `{path}`: give a role or actions, or leave the entry out")]

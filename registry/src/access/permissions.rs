@@ -24,6 +24,11 @@ impl Permissions {
         Self(self.0 | more.0)
     }
 
+    /// Whether they are an administrator's.
+    pub(super) fn all(self) -> bool {
+        self.and(Self::role(Some(Role::Admin))) == self
+    }
+
     pub(super) fn has(self, action: Action) -> bool {
         self.0 & bit(action) != 0
     }

@@ -1,17 +1,27 @@
 //! A policy, checked and made ready for fast answers: a decision takes some look-ups in maps, one for each component
 //! of the repository's name, however many rules and users there are.
 
+use std::sync::Arc;
+
 use channel::policy::{Access, Action, Policy, Visibility};
-use oci::RepoName;
+use oci::{RepoName, Tag};
 
 use super::{
+    account::{Accounts, Granted},
+    guests::Guests,
     invalid::{BadLogins, InvalidPolicy},
-    paths::{NotAdded, Paths},
     permissions::Permissions,
-    users::{UserId, Users},
+    tags::Immutable,
+    token::Subject,
+    users::{Fingerprint, UserId, Users},
+    who::Who,
+};
+use crate::{
+    paths::{NotAdded, Paths},
+    storage::Governing,
 };
 
-/// What is readable by all.
+/// What is readable by all, or by nodes.
 const READING: [Action; 2] = [Action::ContentRead, Action::MetadataRead];
 /// What is said of paths that no rule covers, in messages.
 const UNDECLARED: &str = "undeclared";
@@ -21,8 +31,12 @@ const UNDECLARED: &str = "undeclared";
 pub(crate) struct Rules {
     revision: String,
     pub(super) users: Users,
+    /// None where ServiceAccounts don't log in.
+    pub(super) accounts: Option<Accounts>,
+    pub(super) guests: Guests,
     paths: Paths<Rule>,
     undeclared: Rule,
+    governing: Arc<Governing>,
     /// Named by rules, but without a login.
     strangers: Vec<String>,
     /// Why logins of the policy do not count.
@@ -33,8 +47,11 @@ pub(crate) struct Rules {
 #[derive(Debug, Default)]
 struct Rule {
     everybody: Permissions,
+    nodes: Permissions,
+    accounts: Granted,
     /// In the order of the users.
     named: Box<[(UserId, Permissions)]>,
+    immutable: Immutable,
 }
 
 impl Rules {
@@ -49,13 +66,17 @@ impl Rules {
     }
 
     fn with(policy: &Policy, mut bad: BadLogins) -> Result<Self, InvalidPolicy> {
-        let Policy { logins: _, htpasswd: _, repositories, undeclared } = policy;
+        let Policy { logins: _, htpasswd: _, repositories, undeclared, service_accounts, primaries } = policy;
         let users = Users::new(policy, &mut bad)?;
+        let guests = Guests::new(primaries, &mut bad)?;
+        let accounts = service_accounts.as_ref().map(Accounts::new).transpose()?;
         let mut strangers = Vec::new();
         let mut paths = Paths::default();
         for repository in repositories {
             let path = &repository.path;
-            let rule = Rule::new(path, repository.visibility, &repository.access, &users, &mut strangers)?;
+            let mut rule =
+                Rule::new(path, repository.visibility, &repository.access, &users, &mut strangers)?;
+            rule.immutable = Immutable::of(&repository.tags);
             paths.add(path, rule).map_err(|error| match error {
                 NotAdded::Invalid => InvalidPolicy::Path(path.escape_debug().to_string()),
                 NotAdded::Duplicate => InvalidPolicy::DuplicatePath(path.clone()),
@@ -64,12 +85,20 @@ impl Rules {
         let undeclared = Rule::new(UNDECLARED, Visibility::Private, undeclared, &users, &mut strangers)?;
         strangers.sort();
         strangers.dedup();
+        let quotas = repositories.iter().map(|repository| (repository.path.as_str(), repository.quota));
+        let governing = Arc::new(Governing::new(quotas));
         let left_out = if let BadLogins::LeaveOut(reasons) = bad { reasons } else { Vec::new() };
-        Ok(Self { revision: policy.revision(), users, paths, undeclared, strangers, left_out })
+        let revision = policy.revision();
+        Ok(Self { revision, users, accounts, guests, paths, undeclared, governing, strangers, left_out })
     }
 
     pub(crate) fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// Which path governs which repository, for who counts what lies there.
+    pub(crate) fn governing(&self) -> Arc<Governing> {
+        Arc::clone(&self.governing)
     }
 
     /// Why logins of the policy do not count, for at most so many of them.
@@ -89,11 +118,49 @@ impl Rules {
         }
     }
 
-    /// The decision. Nobody is somebody without credentials.
-    pub(super) fn allow(&self, user: Option<UserId>, action: Action, repository: &RepoName) -> bool {
+    /// Whether a tag stays where it is, as far as they go: only who may do everything moves it or takes it away.
+    pub(super) fn is_fixed(&self, who: &Who, repository: &RepoName, tag: &Tag) -> bool {
         let rule = self.paths.most_specific(repository).unwrap_or(&self.undeclared);
-        let named = user.map(|user| self.users.everywhere(user).and(rule.of(user))).unwrap_or_default();
-        rule.everybody.and(named).has(action)
+        rule.immutable.holds(tag) && !self.permissions(rule, who).all()
+    }
+
+    /// The decision.
+    pub(super) fn allow(&self, who: &Who, action: Action, repository: &RepoName) -> bool {
+        let rule = self.paths.most_specific(repository).unwrap_or(&self.undeclared);
+        self.permissions(rule, who).has(action) || self.guests.allow(who, action, repository)
+    }
+
+    /// What they may do by a rule of this registry's own.
+    fn permissions(&self, rule: &Rule, who: &Who) -> Permissions {
+        let named = match who {
+            // Of guests their own registry decides.
+            Who::Nobody | Who::Guest(_) => Permissions::default(),
+            Who::User(user) => self.users.everywhere(*user).and(rule.of(*user)),
+            Who::Account(account) => rule.accounts.to(account),
+            Who::Node(_) => rule.nodes,
+        };
+        rule.everybody.and(named)
+    }
+
+    /// What somebody is called.
+    pub(super) fn name(&self, who: &Who) -> Option<Arc<str>> {
+        match who {
+            Who::Nobody => None,
+            Who::User(user) => self.users.name(*user),
+            Who::Guest(guest) => self.guests.name(*guest),
+            Who::Account(account) | Who::Node(account) => Some(Arc::clone(account.name())),
+        }
+    }
+
+    /// Whose token it is, if what it was got with is still good.
+    pub(super) fn holder(&self, subject: &Subject) -> Option<Who> {
+        let Subject { user, credential } = subject;
+        let credential = Fingerprint::from_hex(credential)?;
+        if let Some(user) = self.users.find(user) {
+            return self.users.still_has(user, credential).then_some(Who::User(user));
+        }
+        let guest = self.guests.holder(subject, credential).map(Who::Guest);
+        guest.or_else(|| self.accounts.as_ref()?.holder(user, credential))
     }
 }
 
@@ -106,6 +173,7 @@ impl Rule {
         strangers: &mut Vec<String>,
     ) -> Result<Self, InvalidPolicy> {
         let mut named: Vec<(UserId, Permissions)> = Vec::with_capacity(access.len());
+        let mut accounts = Granted::default();
         for entry in access {
             let permissions = Permissions::of(entry);
             if permissions == Permissions::default() {
@@ -115,6 +183,7 @@ impl Rule {
             // A rule for who is no longer there must not hold up that they are gone.
             match users.find(&entry.user) {
                 Some(user) => named.push((user, permissions)),
+                None if accounts.add(&entry.user, permissions) => {}
                 None => strangers.push(entry.user.clone()),
             }
         }
@@ -126,11 +195,13 @@ impl Rule {
             }
             same
         });
-        let everybody = match visibility {
-            Visibility::Private => Permissions::default(),
-            Visibility::Public => Permissions::only(&READING),
+        let (nothing, reading) = (Permissions::default(), Permissions::only(&READING));
+        let (everybody, nodes) = match visibility {
+            Visibility::Private => (nothing, nothing),
+            Visibility::Cluster => (nothing, reading),
+            Visibility::Public => (reading, reading),
         };
-        Ok(Self { everybody, named: named.into() })
+        Ok(Self { everybody, nodes, accounts, named: named.into(), immutable: Immutable::default() })
     }
 
     fn of(&self, user: UserId) -> Permissions {

@@ -1,12 +1,17 @@
-use std::fmt::Write as _;
-
 use base64::Engine as _;
-use channel::policy::{Access as Entry, Htpasswd, Login, Policy, Repository, Role, SecretHash, Visibility};
+use channel::policy::{
+    Access as Entry, Htpasswd, Login, Policy, Repository, Role, SecretHash, ServiceAccounts, Visibility,
+};
 use http::HeaderValue;
 use oci::RepoName;
 use rstest::rstest;
 
+use self::cluster::{AUDIENCE, CI, Cluster, NODE};
 use super::*;
+
+mod accounts;
+pub(in crate::access) mod cluster;
+mod decision;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -20,7 +25,7 @@ const ACTIONS: [Action; 5] = [
 
 fn login(username: &str, secrets: &[&str], role: Option<Role>) -> Login {
     let secrets = secrets.iter().map(|secret| SecretHash::of(secret.as_bytes())).collect();
-    Login { username: username.into(), secrets, role }
+    Login { username: username.into(), secrets, ends: Vec::new(), role }
 }
 
 fn role(user: &str, role: Role) -> Entry {
@@ -34,9 +39,19 @@ fn policy() -> Policy {
             role("writer", Role::Writer),
             role("owner", Role::Admin),
             Entry { user: "cleaner".into(), role: None, actions: vec![Action::ContentDelete] },
+            role(CI, Role::Writer),
+            role("system:serviceaccounts:team", Role::Reader),
+            // A node is nothing else.
+            role(NODE, Role::Admin),
+            role("system:serviceaccounts:berth-system", Role::Admin),
         ]
     };
-    let repository = |path: &str, visibility, access| Repository { path: path.into(), visibility, access };
+    let repository = |path: &str, visibility, access| Repository {
+        path: path.into(),
+        visibility,
+        access,
+        ..Repository::default()
+    };
     Policy {
         logins: vec![
             login("admin", &["old", "new"], Some(Role::Admin)),
@@ -50,16 +65,23 @@ fn policy() -> Policy {
         htpasswd: Htpasswd::new(format!("alice:{}\n", bcrypt::hash("password", 4).unwrap())),
         repositories: vec![
             repository("private/*", Visibility::Private, entries()),
+            repository("cluster/*", Visibility::Cluster, entries()),
             repository("public/*", Visibility::Public, entries()),
             // Most specific: what is said of `private/*` does not count here.
             repository("private/special", Visibility::Private, vec![role("other", Role::Reader)]),
         ],
-        undeclared: vec![role("writer", Role::Writer)],
+        undeclared: vec![role("writer", Role::Writer), role("system:serviceaccounts", Role::Reader)],
+        service_accounts: Some(ServiceAccounts { audience: AUDIENCE.into(), nodes: Some(NODE.into()) }),
+        primaries: vec![],
     }
 }
 
 fn access() -> Access {
-    let access = Access::without_policy(b"key").unwrap();
+    access_with(Arc::default())
+}
+
+fn access_with(cluster: Arc<Cluster>) -> Access {
+    let access = Access::reviewed_by(Some(cluster), b"key").unwrap();
     access.install(Rules::new(&policy()).unwrap());
     access
 }
@@ -95,75 +117,6 @@ fn row(caller: &Caller, repository: &RepoName) -> String {
     ACTIONS.map(|action| format!("{:9}", cell(action))).join(" ").trim_end().to_owned()
 }
 
-/// Subject × action × visibility, by basic authentication and by a token for everything.
-#[tokio::test]
-async fn the_decision() {
-    let expected = "\
-private/app     nobody  401       401       401       401       401
-private/app     token   401 scope 401 scope 401 scope 401 scope 401 scope
-private/app     reader  yes       403       403       yes       403
-private/app     writer  yes       yes       403       yes       yes
-private/app     owner   yes       yes       yes       yes       yes
-private/app     cleaner 403       403       yes       403       403
-private/app     other   403       403       403       403       403
-private/app     viewer  yes       403       403       yes       403
-private/app     admin   yes       yes       yes       yes       yes
-public/app      nobody  yes       401       401       yes       401
-public/app      token   yes       401 scope 401 scope yes       401 scope
-public/app      reader  yes       403       403       yes       403
-public/app      writer  yes       yes       403       yes       yes
-public/app      owner   yes       yes       yes       yes       yes
-public/app      cleaner yes       403       yes       yes       403
-public/app      other   yes       403       403       yes       403
-public/app      viewer  yes       403       403       yes       403
-public/app      admin   yes       yes       yes       yes       yes
-private/special nobody  401       401       401       401       401
-private/special token   401 scope 401 scope 401 scope 401 scope 401 scope
-private/special reader  403       403       403       403       403
-private/special writer  403       403       403       403       403
-private/special owner   403       403       403       403       403
-private/special cleaner 403       403       403       403       403
-private/special other   yes       403       403       yes       403
-private/special viewer  yes       403       403       yes       403
-private/special admin   yes       yes       yes       yes       yes
-undeclared      nobody  401       401       401       401       401
-undeclared      token   401 scope 401 scope 401 scope 401 scope 401 scope
-undeclared      reader  403       403       403       403       403
-undeclared      writer  yes       yes       403       yes       yes
-undeclared      owner   403       403       403       403       403
-undeclared      cleaner 403       403       403       403       403
-undeclared      other   403       403       403       403       403
-undeclared      viewer  yes       403       403       yes       403
-undeclared      admin   yes       yes       yes       yes       yes
-";
-    let access = access();
-    let mut table = String::new();
-    for repository in ["private/app", "public/app", "private/special", "undeclared"] {
-        for subject in ["nobody", "token", "reader", "writer", "owner", "cleaner", "other", "viewer", "admin"]
-        {
-            let secret = match subject {
-                "other" => "x".to_owned(),
-                "admin" => "new".to_owned(),
-                other => other[..1].to_owned(),
-            };
-            let headers = match subject {
-                "nobody" => HeaderMap::new(),
-                "token" => token(&access, &HeaderMap::new(), &format!("repository:{repository}:*")).await,
-                _ => basic(&format!("{subject}:{secret}")),
-            };
-            let caller = access.authenticate(&headers, HERE).await.unwrap();
-            let row = row(&caller, &name(repository));
-            if !matches!(subject, "nobody" | "token") {
-                let headers = token(&access, &headers, &format!("repository:{repository}:*")).await;
-                let caller = access.authenticate(&headers, HERE).await.unwrap();
-                assert_eq!(self::row(&caller, &name(repository)), row, "{subject}: a token is no different");
-            }
-            writeln!(table, "{repository:15} {subject:7} {row}").unwrap();
-        }
-    }
-    assert_eq!(table, expected, "\n{table}");
-}
-
 #[tokio::test]
 async fn a_token_narrows() {
     let access = access();
@@ -175,7 +128,21 @@ async fn a_token_narrows() {
     assert!(caller.must(Wanted::Entry).is_ok());
     assert_eq!(caller.must(Wanted::Catalog), Err(Refusal::InsufficientScope));
     let headers = token(&access, &basic("admin:new"), "registry:catalog:*").await;
-    assert!(access.authenticate(&headers, HERE).await.unwrap().must(Wanted::Catalog).is_ok());
+    let caller = access.authenticate(&headers, HERE).await.unwrap();
+    assert!(caller.must(Wanted::Catalog).is_ok() && caller.must(Wanted::Feed).is_ok());
+}
+
+#[tokio::test]
+async fn nobody_follows_the_feed() {
+    let access = access();
+    let nobody = access.authenticate(&HeaderMap::new(), HERE).await.unwrap();
+    assert_eq!(nobody.must(Wanted::Feed), Err(Refusal::NoCredentials));
+    let headers = token(&access, &HeaderMap::new(), "registry:catalog:*").await;
+    let nobody = access.authenticate(&headers, HERE).await.unwrap();
+    assert!(nobody.must(Wanted::Catalog).is_ok());
+    assert_eq!(nobody.must(Wanted::Feed), Err(Refusal::InsufficientScope));
+    let login = access.authenticate(&basic("reader:r"), HERE).await.unwrap();
+    assert!(login.must(Wanted::Feed).is_ok());
 }
 
 #[rstest]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 /// How long a token lives. Clients older than `expires_in` believe in 60 seconds, so that less would not work.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
+const LIFETIME: Duration = Duration::from_secs(300);
 const CONTEXT: &[u8] = b"berth token 1\0";
 
 /// What a token says.
@@ -40,6 +40,11 @@ pub(super) struct Subject {
     pub(super) credential: String,
 }
 
+/// How long a token may live that is given out now: not longer than what it was got with.
+pub(super) fn lifetime(until: Option<SystemTime>, now: SystemTime) -> Duration {
+    until.map_or(LIFETIME, |until| until.duration_since(now).unwrap_or_default().min(LIFETIME))
+}
+
 /// Signs and checks.
 #[derive(Clone)]
 pub(super) struct Signer(Hmac<Sha256>);
@@ -50,9 +55,8 @@ impl Signer {
         Self(mac.unwrap_or_else(|_| unreachable!("HMAC takes keys of any length")))
     }
 
-    pub(super) fn sign(&self, subject: Option<Subject>, scope: &str, now: SystemTime) -> String {
-        let expires = seconds(now + LIFETIME);
-        let claims = Claims { subject, expires, scope: scope.to_owned() };
+    pub(super) fn sign(&self, subject: Option<Subject>, scope: &str, expires: SystemTime) -> String {
+        let claims = Claims { subject, expires: seconds(expires), scope: scope.to_owned() };
         let claims = BASE64.encode(serde_json::to_vec(&claims).unwrap_or_default());
         let mac = self.mac(&claims).finalize().into_bytes();
         format!("{claims}.{}", BASE64.encode(mac))
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn a_token_lives_five_minutes_and_one_registry() {
         let signer = Signer::new(b"key");
-        let token = signer.sign(Some(subject()), "repository:a:pull", now());
+        let token = signer.sign(Some(subject()), "repository:a:pull", now() + lifetime(None, now()));
         let claims = signer.check(&token, now()).unwrap();
         assert_eq!(claims.subject, Some(subject()));
         assert_eq!(claims.scope, "repository:a:pull");
@@ -113,9 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_does_not_outlive_what_it_was_got_with() {
+        let second = Duration::from_secs(1);
+        assert_eq!(lifetime(Some(now() + 7 * second), now()), 7 * second);
+        assert_eq!(lifetime(Some(now() + 2 * LIFETIME), now()), LIFETIME);
+        assert_eq!(lifetime(Some(now() - second), now()), Duration::ZERO);
+    }
+
+    #[test]
     fn what_was_changed_is_nothing() {
         let signer = Signer::new(b"key");
-        let token = signer.sign(None, "", now());
+        let token = signer.sign(None, "", now() + LIFETIME);
         for index in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use channel::policy::{Login, Policy, SecretHash};
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
@@ -43,8 +44,28 @@ struct User {
 }
 
 enum Proof {
-    Secrets(Box<[SecretHash]>),
+    Secrets(Box<[Secret]>),
     Password(Arc<str>),
+}
+
+struct Secret {
+    hash: SecretHash,
+    /// From when on it opens nothing; none where it does for good.
+    until: Option<Timestamp>,
+}
+
+impl Secret {
+    /// With the first end that is said of it.
+    fn new(login: &Login, hash: SecretHash) -> Result<Self, InvalidPolicy> {
+        let end = login.ends.iter().filter(|end| end.secret == hash).map(|end| end.until.parse());
+        let unreadable = |_| InvalidPolicy::End(login.username.escape_debug().to_string());
+        let until = end.collect::<Result<Vec<Timestamp>, _>>().map_err(unreadable)?.into_iter().min();
+        Ok(Self { hash, until })
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
 }
 
 /// What looking at credentials gave.
@@ -59,12 +80,18 @@ pub(super) enum Attempt {
 
 impl Users {
     pub(super) fn new(policy: &Policy, bad: &mut BadLogins) -> Result<Self, InvalidPolicy> {
-        let mut users = Self::default();
-        for login in &policy.logins {
-            bad.judge(users.add_robot(login))?;
-        }
+        let mut users = Self::robots(&policy.logins, bad)?;
         for entry in htpasswd::parse(policy.htpasswd.as_str()) {
             bad.judge(entry.map_err(Into::into).and_then(|entry| users.add_person(&entry)))?;
+        }
+        Ok(users)
+    }
+
+    /// Those who have generated secrets.
+    pub(super) fn robots(logins: &[Login], bad: &mut BadLogins) -> Result<Self, InvalidPolicy> {
+        let mut users = Self::default();
+        for login in logins {
+            bad.judge(users.add_robot(login))?;
         }
         Ok(users)
     }
@@ -76,8 +103,8 @@ impl Users {
         } else if many > MAX_SECRETS {
             return Err(InvalidPolicy::TooManySecrets(login.username.escape_debug().to_string(), many));
         }
-        let proof = Proof::Secrets(login.secrets.clone().into());
-        self.add(&login.username, proof, Permissions::role(login.role))
+        let secrets: Result<_, _> = login.secrets.iter().map(|hash| Secret::new(login, *hash)).collect();
+        self.add(&login.username, Proof::Secrets(secrets?), Permissions::role(login.role))
     }
 
     fn add_person(&mut self, entry: &htpasswd::Entry<'_>) -> Result<(), InvalidPolicy> {
@@ -130,9 +157,10 @@ impl Users {
         match id.and_then(|id| self.get(id)).map(|user| &user.proof) {
             Some(Proof::Password(hash)) => return Attempt::Password(id, Arc::clone(hash)),
             Some(Proof::Secrets(secrets)) => {
+                let now = Timestamp::now();
                 for known in secrets {
-                    if bool::from(equal(known, &secret)) {
-                        right = Some(fingerprint(known.as_bytes()));
+                    if bool::from(equal(&known.hash, &secret)) && !known.is_over(now) {
+                        right = Some(fingerprint(known.hash.as_bytes()));
                     }
                 }
             }
@@ -151,7 +179,9 @@ impl Users {
     pub(super) fn still_has(&self, user: UserId, known: Fingerprint) -> bool {
         match self.get(user).map(|user| &user.proof) {
             Some(Proof::Secrets(secrets)) => {
-                secrets.iter().any(|secret| fingerprint(secret.as_bytes()) == known)
+                let now = Timestamp::now();
+                let is_it = |secret: &Secret| fingerprint(secret.hash.as_bytes()) == known;
+                secrets.iter().any(|secret| is_it(secret) && !secret.is_over(now))
             }
             Some(Proof::Password(hash)) => fingerprint(hash.as_bytes()) == known,
             None => false,

@@ -84,7 +84,9 @@ fn wanted_range<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> 
 pub(super) async fn delete(storage: &Storage, name: RepoName, digest: Digest) -> Result<Response, Error> {
     match storage.delete_blob(name, digest.clone()).await? {
         Deleted::Done => Ok(StatusCode::ACCEPTED.into_response()),
-        Deleted::Unknown => Err(Error::BlobUnknown(digest)),
+        // No tag points to a blob.
+        Deleted::Unknown | Deleted::Fixed(_) => Err(Error::BlobUnknown(digest)),
+        Deleted::Older(stamp) => Err(Error::Older { reference: digest.to_string(), stamp }),
         Deleted::Needed(needed_by) => Err(Error::Needed { digest: digest.to_string(), needed_by }),
     }
 }

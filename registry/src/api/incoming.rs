@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
+use super::shares::Memory;
 use crate::{error::Error, storage};
 
 /// Counts what comes in.
@@ -48,8 +49,13 @@ impl Rest {
 }
 
 /// All of a body that has at most so many bytes and comes in that time; none where it has more. It takes no more memory
-/// than it has bytes, in however small pieces it comes.
-pub(super) async fn whole(body: Body, most: usize, patience: Duration) -> Result<Option<Bytes>, Error> {
+/// than it has bytes, in however small pieces it comes, and waits until there is that.
+pub(super) async fn whole(
+    body: Body,
+    most: usize,
+    memory: &mut Memory,
+    patience: Duration,
+) -> Result<Option<Bytes>, Error> {
     let mut body = body.into_data_stream();
     let mut whole = BytesMut::new();
     let read = async {
@@ -58,6 +64,7 @@ pub(super) async fn whole(body: Body, most: usize, patience: Duration) -> Result
             if whole.len() + piece.len() > most {
                 return Ok(None);
             }
+            memory.hold(whole.len() + piece.len()).await?;
             whole.extend_from_slice(&piece);
         }
         Ok(Some(whole.freeze()))
@@ -107,7 +114,15 @@ impl HttpBody for Incoming {
 mod tests {
     use std::iter;
 
-    use super::*;
+    use super::{
+        super::shares::{Shares, Who},
+        *,
+    };
+
+    async fn whole(body: Body, most: usize, patience: Duration) -> Result<Option<Bytes>, Error> {
+        let share = Shares::new(100).of(&Who::Login("one".into()));
+        super::whole(body, most, &mut Memory::new(share, 1024), patience).await
+    }
 
     const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -84,7 +84,7 @@ pub(super) async fn referrers(
     })
 }
 
-fn page_size(query: &Query) -> Result<usize, Error> {
+pub(super) fn page_size(query: &Query) -> Result<usize, Error> {
     let Some(n) = query.get("n") else {
         return Ok(MAX_PAGE);
     };

@@ -17,10 +17,13 @@ use super::{
     answer::{client_has, etag, not_modified},
     incoming::whole,
     query::Query,
+    replication::kept_stamp,
+    shares::Memory,
 };
 use crate::{
+    access::Caller,
     error::Error,
-    storage::{Deleted, Put, Storage, StoredManifest},
+    storage::{Deleted, NewTag, Put, Storage, StoredManifest},
 };
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -68,21 +71,26 @@ fn content(manifest: StoredManifest, headers: &HeaderMap, body: Body) -> Respons
 
 pub(super) async fn push(
     api: &Api,
-    name: RepoName,
-    reference: Reference,
+    caller: &Caller,
+    (name, reference): (RepoName, Reference),
     query: &Query,
     headers: &HeaderMap,
-    body: Body,
+    (body, mut memory): (Body, Memory),
 ) -> Result<Response, Error> {
+    let stamp = kept_stamp(headers)?;
     let most = announced(headers)?;
-    let _memory = api.changes.hold_manifest(most).await?;
-    let bytes = whole(body, most, PATIENCE).await?.ok_or(Error::ManifestTooLarge)?;
+    let bytes = whole(body, most, &mut memory, PATIENCE).await?.ok_or(Error::ManifestTooLarge)?;
+    let written = reference.to_string();
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (digest, tags) = named(reference, query, &bytes)?;
     let manifest = Manifest::parse(content_type, &bytes)?;
     let subject = manifest.subject.clone();
-    match api.storage.put_manifest(name.clone(), manifest, digest.clone(), bytes, tags.clone()).await? {
+    let new_tags = tags.iter().map(|tag| NewTag { tag: tag.clone(), is_fixed: caller.must_keep(&name, tag) });
+    let new_tags = new_tags.collect();
+    match api.storage.put_manifest(name.clone(), manifest, digest.clone(), bytes, new_tags, stamp).await? {
+        Put::Fixed(tag, digest) => Err(Error::ImmutableTag(tag, digest)),
         Put::OtherType(known) => Err(Error::OtherMediaType(known)),
+        Put::Older(stamp) => Err(Error::Older { reference: written, stamp }),
         Put::Missing(missing) => Err(Error::ManifestIncomplete(missing)),
         Put::Stored => Ok(created(&name, &digest, subject.as_ref(), &tags)),
     }
@@ -131,12 +139,16 @@ fn created(name: &RepoName, digest: &Digest, subject: Option<&Digest>, tags: &[T
 
 pub(super) async fn delete(
     storage: &Storage,
-    name: RepoName,
-    reference: Reference,
+    caller: &Caller,
+    (name, reference): (RepoName, Reference),
+    headers: &HeaderMap,
 ) -> Result<Response, Error> {
-    match storage.delete_manifest(name, reference.clone()).await? {
+    let (stamp, stays) = (kept_stamp(headers)?, caller.kept(&name));
+    match storage.delete_manifest_unless(name, reference.clone(), stamp, stays).await? {
+        Deleted::Fixed(tag) => Err(Error::TagStays(tag)),
         Deleted::Done => Ok(StatusCode::ACCEPTED.into_response()),
         Deleted::Unknown => Err(Error::ManifestUnknown(reference.to_string())),
+        Deleted::Older(stamp) => Err(Error::Older { reference: reference.to_string(), stamp }),
         Deleted::Needed(needed_by) => Err(Error::Needed { digest: reference.to_string(), needed_by }),
     }
 }

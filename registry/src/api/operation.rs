@@ -19,6 +19,8 @@ pub(crate) enum Operation {
     ListRepositories,
     ListTags,
     ListReferrers,
+    ReadState,
+    FollowFeed,
     CheckBlob,
     PullBlob,
     DeleteBlob,
@@ -44,6 +46,12 @@ impl Operation {
             Route::Tags(_) => (&[(Method::GET, Self::ListTags), (Method::HEAD, Self::ListTags)], "GET, HEAD"),
             Route::Referrers(..) => {
                 (&[(Method::GET, Self::ListReferrers), (Method::HEAD, Self::ListReferrers)], "GET, HEAD")
+            }
+            Route::State(_) => {
+                (&[(Method::GET, Self::ReadState), (Method::HEAD, Self::ReadState)], "GET, HEAD")
+            }
+            Route::Feed => {
+                (&[(Method::GET, Self::FollowFeed), (Method::HEAD, Self::FollowFeed)], "GET, HEAD")
             }
             Route::Blob(..) => (
                 &[
@@ -87,17 +95,20 @@ impl Operation {
     pub(super) fn wanted(self, route: &Route) -> Wanted<'_> {
         match (self.action(), route.repository()) {
             (Some(action), Some(repository)) => Wanted::Action(action, repository),
-            _ if self == Self::ListRepositories => Wanted::Catalog,
-            _ => Wanted::Entry,
+            _ => match self {
+                Self::ListRepositories => Wanted::Catalog,
+                Self::FollowFeed => Wanted::Feed,
+                _ => Wanted::Entry,
+            },
         }
     }
 
     /// The one action that decides.
     fn action(self) -> Option<Action> {
         match self {
-            // What the catalog shows is decided for each repository.
-            Self::Other | Self::IssueToken | Self::Ping | Self::ListRepositories => None,
-            Self::ListTags | Self::ListReferrers => Some(Action::MetadataRead),
+            // What the catalog and the feed show is decided for each repository.
+            Self::Other | Self::IssueToken | Self::Ping | Self::ListRepositories | Self::FollowFeed => None,
+            Self::ListTags | Self::ListReferrers | Self::ReadState => Some(Action::MetadataRead),
             Self::CheckBlob | Self::PullBlob | Self::CheckManifest | Self::PullManifest => {
                 Some(Action::ContentRead)
             }

@@ -8,8 +8,10 @@ use rustix::io::Errno;
 
 use super::*;
 
+mod anything;
+
 struct Registry {
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
     api: Arc<Api>,
 }
 
@@ -23,18 +25,30 @@ impl Registry {
         let storage = Storage::open(root.path(), crate::storage::Limits::default()).unwrap();
         let metrics = Arc::new(Metrics::new());
         Self {
-            _root: root,
-            api: Arc::new(Api { access: Access::Open, storage, metrics, changes, tls: false }),
+            root,
+            api: Arc::new(Api {
+                access: Access::Open,
+                storage,
+                metrics,
+                changes,
+                followers: Followers::at_most(1, tokio_util::sync::CancellationToken::new()),
+                forms: Forms::default(),
+                tls: false,
+            }),
         }
     }
 
     async fn send(&self, method: Method, path: &str, body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
         let request = Request::builder().method(method).uri(path);
         let request = request.header(header::CONTENT_TYPE, manifest::IMAGE).body(body.into()).unwrap();
-        let peer = Extension(SocketAddr::from(([127, 0, 0, 1], 1)));
-        let (parts, body) = handle(State(Arc::clone(&self.api)), peer, request).await.into_parts();
+        let (parts, body) = self.answer(request).await.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
         (parts.status, body.to_vec())
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response {
+        let peer = Extension(SocketAddr::from(([127, 0, 0, 1], 1)));
+        handle(State(Arc::clone(&self.api)), peer, request).await
     }
 
     async fn is_there(&self, path: &str) -> bool {
@@ -45,7 +59,7 @@ impl Registry {
 #[tokio::test]
 async fn p37_changes_wait_for_each_other_and_reading_does_not() {
     use futures::FutureExt as _;
-    let registry = Registry::with(Changes::at_once(1, 1));
+    let registry = Registry::with(Changes::at_once(1, 0));
     let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<&'static str, &'static str>>();
     let upload = |content| format!("/v2/a/blobs/uploads/?digest={}", sha256(content));
     let (slow, waiting) = (upload("slow"), upload("waiting"));
@@ -68,6 +82,22 @@ async fn p37_changes_wait_for_each_other_and_reading_does_not() {
     }
 }
 
+#[tokio::test]
+async fn only_so_many_wait_for_the_feed_and_who_does_not_wait_is_answered() {
+    use futures::FutureExt as _;
+    let registry = Registry::new();
+    let (_, body) = registry.send(Method::GET, "/v2/_berth/replication/feed", "").await;
+    let page: channel::feed::FeedPage = serde_json::from_slice(&body).unwrap();
+    let feed = format!("/v2/_berth/replication/feed?after={}", page.cursor);
+    let wait = format!("{feed}&wait=60");
+    let mut waiting = Box::pin(registry.send(Method::GET, &wait, ""));
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(registry.send(Method::GET, &wait, "").await.0, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(registry.send(Method::GET, &feed, "").await.0, StatusCode::OK);
+    drop(waiting);
+    assert!(registry.send(Method::GET, &wait, "").now_or_never().is_none(), "its place is free again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn p37_a_change_that_has_waited_long_should_come_back_later() {
     let registry = Registry::with(Changes::at_once(0, 0));
@@ -77,15 +107,19 @@ async fn p37_a_change_that_has_waited_long_should_come_back_later() {
 }
 
 #[tokio::test]
-async fn p37_manifests_wait_for_memory() {
+async fn p37_manifests_wait_for_memory_and_who_sends_nothing_has_none() {
     use futures::FutureExt as _;
-    let registry = Registry::with(Changes::at_once(10, 4 << 10));
+    // As much as one may have is enough for one manifest.
+    let registry = Registry::with(Changes::at_once(10, 128));
     let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<&'static str, &'static str>>();
     // How long it is, is not said.
     let body = Body::from_stream(chunks);
     let mut slow = Box::pin(registry.send(Method::PUT, "/v2/a/manifests/v1", body));
     assert!((&mut slow).now_or_never().is_none());
-    while registry.api.changes.is_memory_left() {
+    assert_eq!(registry.send(Method::PUT, "/v2/a/manifests/v2", "{}").await.0, StatusCode::BAD_REQUEST);
+    sender.unbounded_send(Ok("{")).unwrap();
+    while registry.api.changes.memory_left() == 128 {
+        assert!((&mut slow).now_or_never().is_none());
         tokio::task::yield_now().await;
     }
     let mut waiting = Box::pin(registry.send(Method::PUT, "/v2/a/manifests/v2", "{}"));
@@ -96,6 +130,67 @@ async fn p37_manifests_wait_for_memory() {
     drop(sender);
     assert_eq!(slow.await.0, StatusCode::BAD_REQUEST);
     assert_eq!(waiting.await.0, StatusCode::BAD_REQUEST, "it was read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p37_forms_wait_for_memory_before_anybody_has_logged_in() {
+    let registry = Registry::new();
+    let _all = registry.api.forms.take_all().await;
+    let (status, _) = registry.send(Method::POST, "/token", "scope=").await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p37_who_hardly_sends_anything_is_given_up_and_what_came_stays() {
+    let registry = Registry::new();
+    let location = start(&registry).await;
+    // A byte now and then, for ever.
+    let trickle = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+        Some((Ok::<_, &'static str>("x"), ()))
+    });
+    let (status, _) = registry.send(Method::PATCH, &location, Body::from_stream(trickle)).await;
+    assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
+    let done = format!("{location}?digest={}", sha256("xxxxx"));
+    assert_eq!(registry.send(Method::PUT, &done, "").await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn p10_a_session_that_is_cancelled_while_it_receives_is_unknown() {
+    use futures::FutureExt as _;
+    let registry = Registry::new();
+    let location = start(&registry).await;
+    let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<&'static str, &'static str>>();
+    let mut receiving = Box::pin(registry.send(Method::PATCH, &location, Body::from_stream(chunks)));
+    sender.unbounded_send(Ok("content")).unwrap();
+    for _ in 0..100 {
+        assert!((&mut receiving).now_or_never().is_none());
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(registry.send(Method::DELETE, &location, "").await.0, StatusCode::NO_CONTENT);
+    drop(sender);
+    let (status, body) = receiving.await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let errors: ErrorList = serde_json::from_slice(&body).unwrap();
+    assert_eq!(errors.errors[0].code, oci::ErrorCode::BlobUploadUnknown);
+}
+
+#[tokio::test]
+async fn p34_what_no_disk_could_hold_is_the_clients_mistake() {
+    let registry = Registry::new();
+    for length in [u64::MAX, 1 << 60] {
+        let location = start(&registry).await;
+        let request = Request::patch(&location).header(header::CONTENT_LENGTH, length);
+        let response = registry.answer(request.body(Body::from("x")).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}
+
+/// Where a new session is.
+async fn start(registry: &Registry) -> String {
+    let request = Request::post("/v2/a/blobs/uploads/").body(Body::empty()).unwrap();
+    let response = registry.answer(request).await;
+    response.headers()[header::LOCATION].to_str().unwrap().to_owned()
 }
 
 fn sha256(content: &str) -> Digest {

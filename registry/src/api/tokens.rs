@@ -11,21 +11,55 @@ use axum::{
 use http::{Method, header};
 use serde_json::json;
 
-use super::{incoming::whole, query::Query, record::Record};
+use super::{
+    Api,
+    incoming::whole,
+    query::Query,
+    record::Record,
+    shares::{Memory, Shares, Who},
+};
 use crate::{
-    access::{Access, BASIC, Credentials, Scopes, TOKEN_LIFETIME, Wanted},
+    access::{BASIC, Credentials, Issued, Scopes, Wanted},
     error::Error,
 };
 
 /// The path of the endpoint.
 pub(super) const PATH: &str = "/token";
-/// Largest form.
-const MAX_FORM: usize = 8 << 10;
+/// Largest form: a ServiceAccount's token may have 16 KiB.
+const MAX_FORM: usize = 32 << 10;
+/// KiB of forms that are held in memory at once: nobody has proved who they are yet.
+const FORMS: usize = 8 << 10;
+/// Taken for a form at once.
+const STEP: usize = 4 << 10;
 /// A form is small; who takes longer to send one is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Forms that are on their way.
+#[derive(Debug)]
+pub(crate) struct Forms(Shares);
+
+impl Default for Forms {
+    fn default() -> Self {
+        Self(Shares::new(FORMS))
+    }
+}
+
+impl Forms {
+    fn memory(&self, source: IpAddr) -> Memory {
+        Memory::new(self.0.of(&Who::of(None, source)), STEP)
+    }
+
+    /// Leaves nothing for others.
+    #[cfg(test)]
+    pub(super) async fn take_all(&self) -> [super::shares::Taken; 2] {
+        let half = u32::try_from(FORMS / 2).unwrap();
+        let take = async |name: &str| self.0.of(&Who::Login(name.into())).take(half).await.unwrap();
+        [take("one").await, take("two").await]
+    }
+}
+
 pub(super) async fn issue(
-    access: &Access,
+    api: &Api,
     request: Request,
     source: IpAddr,
     record: &mut Record,
@@ -34,7 +68,7 @@ pub(super) async fn issue(
     let (parameters, credentials) = match parts.method {
         Method::GET | Method::HEAD => (Query::parse(parts.uri.query()), None),
         Method::POST => {
-            let form = Query::parse(Some(&read(body).await?));
+            let form = Query::parse(Some(&read(body, &mut api.forms.memory(source)).await?));
             let credentials = form_credentials(&form)?;
             (form, credentials)
         }
@@ -42,11 +76,12 @@ pub(super) async fn issue(
     };
     let scopes = Scopes::parse(parameters.all("scope"));
     let scopes = scopes.map_err(|error| Error::Parameter(error.to_string()))?;
-    match access.issue_token(credentials, &parts.headers, source, &scopes).await {
+    match api.access.issue_token(credentials, &parts.headers, source, &scopes).await {
         None => Err(oci::route::InvalidRoute::Unknown.into()),
         Some(Ok(issued)) => {
+            let answer = answer(&issued, &scopes);
             record.login(issued.login);
-            Ok(answer(&issued.token, &scopes))
+            Ok(answer)
         }
         Some(Err(refusal)) => Err(match Error::refused(refusal, Wanted::Entry, None) {
             // Whoever fails here needs other credentials, not a token.
@@ -71,18 +106,18 @@ fn form_credentials(form: &Query) -> Result<Option<Credentials>, Error> {
     Ok(credentials.map(|(username, secret)| Credentials { username: username.into(), secret: secret.into() }))
 }
 
-async fn read(body: Body) -> Result<String, Error> {
-    let form = whole(body, MAX_FORM, PATIENCE).await?;
+async fn read(body: Body, memory: &mut Memory) -> Result<String, Error> {
+    let form = whole(body, MAX_FORM, memory, PATIENCE).await?;
     let form = form.ok_or_else(|| Error::Parameter(format!("the form is larger than {MAX_FORM} bytes")))?;
     String::from_utf8(form.into()).map_err(|_| Error::Parameter("the form is not UTF-8".into()))
 }
 
 /// Some clients read `token`, others `access_token`.
-fn answer(token: &str, scopes: &Scopes) -> Response {
+fn answer(Issued { token, lifetime, login: _ }: &Issued, scopes: &Scopes) -> Response {
     let body = json!({
         "token": token,
         "access_token": token,
-        "expires_in": TOKEN_LIFETIME.as_secs(),
+        "expires_in": lifetime.as_secs(),
         "scope": scopes.as_str(),
     });
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];

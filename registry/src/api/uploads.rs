@@ -92,7 +92,7 @@ pub(super) async fn append(
 ) -> Result<Response, Error> {
     let id = parse_id(id)?;
     let upload = open(storage, &name, id).await?;
-    let upload = receive(storage, upload, headers, body).await?;
+    let upload = receive(storage, &name, upload, headers, body).await?;
     let received = upload.received();
     storage.suspend_upload(upload).await?;
     Ok(session(StatusCode::ACCEPTED, &name, id, received))
@@ -132,7 +132,7 @@ async fn receive_last(
     body: Body,
 ) -> Result<(), Error> {
     let upload = open(storage, name, id).await?;
-    let upload = receive(storage, upload, headers, body).await?;
+    let upload = receive(storage, name, upload, headers, body).await?;
     match storage.finish_upload(upload, digest.clone()).await? {
         Finished::Stored => Ok(()),
         Finished::Mismatch(actual) => Err(Error::Mismatch { expected: digest.clone(), actual }),
@@ -152,6 +152,7 @@ async fn open(storage: &Storage, name: &RepoName, id: UploadId) -> Result<Upload
 /// is not what it says is forgotten.
 async fn receive(
     storage: &Storage,
+    name: &RepoName,
     upload: Upload,
     headers: &HeaderMap,
     body: Body,
@@ -160,12 +161,14 @@ async fn receive(
     let announced = announced_length(headers, upload.received())?;
     let largest = storage.largest_blob();
     let announced_bytes = announced.unwrap_or_default();
-    if announced_bytes > WORTH_ASKING {
-        storage.check_room_for(announced_bytes).await?;
-    }
-    if upload.received().saturating_add(announced_bytes) > largest {
+    let all = upload.received().saturating_add(announced_bytes);
+    if all > largest {
         storage.suspend_upload(upload).await?;
         return Err(Error::BlobTooLarge { largest });
+    }
+    if announced_bytes > WORTH_ASKING {
+        storage.check_quota_for(name.clone(), all).await?;
+        storage.check_room_for(announced_bytes).await?;
     }
     let (upload, end) = storage.receive(upload, &mut body).await?;
     let appended = upload.appended();

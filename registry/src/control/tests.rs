@@ -5,7 +5,7 @@ use super::*;
 
 fn policy(username: &str) -> Vec<u8> {
     let secrets = vec![SecretHash::of(b"secret")];
-    let login = Login { username: username.into(), secrets, role: Some(Role::Admin) };
+    let login = Login { username: username.into(), secrets, ends: Vec::new(), role: Some(Role::Admin) };
     serde_json::to_vec(&Policy { logins: vec![login], ..Policy::default() }).unwrap()
 }
 
@@ -15,7 +15,7 @@ fn revision(json: &[u8]) -> String {
 
 fn control(root: &std::path::Path) -> Control {
     let storage = Storage::open(root, storage::Limits::default()).unwrap();
-    Control::new(Access::without_policy(b"key").unwrap(), storage)
+    Control::new(Access::without_policy(b"key").unwrap(), storage, CancellationToken::new())
 }
 
 #[tokio::test]

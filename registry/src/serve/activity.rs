@@ -17,6 +17,8 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::waiting::Waiting;
+
 /// An answer that waits while the client takes others is given up after so many times as long.
 const BESIDE_OTHERS: u32 = 5;
 /// A piece of an answer over HTTP/2: a usual frame. Whoever takes one in time is not stuck.
@@ -24,7 +26,11 @@ const PIECE: usize = 16 << 10;
 
 /// What goes on in one connection.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// Of all connections.
+    waiting: Arc<Waiting>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -61,14 +67,15 @@ pub(super) enum Verdict {
 }
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(all: Arc<Waiting>) -> Arc<Self> {
         let now = Instant::now();
         let (open, protocol, waiting, next) = (0, None, HashMap::new(), 0);
-        Arc::new(Self(Mutex::new(State { open, protocol, since: now, taken: now, waiting, next })))
+        let state = Mutex::new(State { open, protocol, since: now, taken: now, waiting, next });
+        Arc::new(Self { state, waiting: all })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request has come.
@@ -88,6 +95,12 @@ impl Activity {
             open if open == state.waiting.len() => state.waiting.values().min().copied(),
             _ => None,
         }
+    }
+
+    /// Since when the client has left an answer waiting, and how many; none where it has taken all.
+    pub(super) fn waiting(&self) -> Option<(Instant, usize)> {
+        let state = self.state();
+        Some((state.waiting.values().min().copied()?, state.waiting.len()))
     }
 
     /// `first` is for the first request, `patience` for all else.
@@ -121,7 +134,9 @@ pub(super) struct Exchange {
 impl Exchange {
     /// The client has got a piece to take.
     fn offer(&self) {
-        self.activity.state().waiting.insert(self.number, Instant::now());
+        if self.activity.state().waiting.insert(self.number, Instant::now()).is_none() {
+            self.activity.waiting.add();
+        }
     }
 
     /// The client has taken what there was.
@@ -129,6 +144,7 @@ impl Exchange {
         let mut state = self.activity.state();
         if state.waiting.remove(&self.number).is_some() {
             state.taken = Instant::now();
+            self.activity.waiting.remove();
         }
     }
 }
@@ -136,7 +152,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        state.waiting.remove(&self.number);
+        if state.waiting.remove(&self.number).is_some() {
+            self.activity.waiting.remove();
+        }
         state.open -= 1;
         state.since = Instant::now();
     }
@@ -221,7 +239,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_request_becomes_idle() {
-        let activity = Activity::new();
+        let activity = Activity::new(Arc::default());
         tokio::time::sleep(FIRST).await;
         assert_eq!(verdict(&activity), Verdict::Idle, "a first request was due");
         let exchange = activity.begin(Protocol::Http2);
@@ -235,7 +253,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_stalls() {
-        let activity = Activity::new();
+        let activity = Activity::new(Arc::default());
         let answer = |size| Answer::new(Body::from(vec![0; size]), activity.begin(Protocol::Http2));
         let (mut slow, mut stuck) = (answer(100 * PIECE), answer(100 * PIECE));
         stuck.frame().await.unwrap().unwrap();
@@ -257,7 +275,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_is_slow_is_not_the_clients_fault() {
-        let activity = Activity::new();
+        let activity = Activity::new(Arc::default());
         let never = futures::stream::pending::<Result<Bytes, axum::Error>>();
         let mut answer = Answer::new(Body::from_stream(never), activity.begin(Protocol::Http2));
         assert!(tokio::time::timeout(PATIENCE * 100, answer.frame()).await.is_err());
@@ -267,7 +285,8 @@ mod tests {
     #[tokio::test]
     async fn pieces_are_the_whole() {
         let content: Vec<u8> = (0..3 * PIECE + 5).map(|n| u8::try_from(n % 251).unwrap()).collect();
-        let answer = Answer::new(Body::from(content.clone()), Activity::new().begin(Protocol::Http2));
+        let answer =
+            Answer::new(Body::from(content.clone()), Activity::new(Arc::default()).begin(Protocol::Http2));
         assert_eq!(answer.size_hint().exact(), Some(content.len() as u64));
         assert_eq!(answer.collect().await.unwrap().to_bytes(), content);
     }

@@ -48,7 +48,7 @@ const SEND_BUFFER: usize = 128 << 10;
 /// Headers of one request over HTTP/2.
 const MAX_HEADERS: u32 = 64 << 10;
 /// Headers of one request over HTTP/1.1, and what is read of a body at once.
-const HTTP1_BUFFER: usize = 128 << 10;
+const HTTP1_BUFFER: usize = 64 << 10;
 /// For the headers of a request, from the first byte; and for the first request of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What anybody can cause fills no log.
@@ -62,6 +62,8 @@ pub(super) struct Connections {
     end: CancellationToken,
     places: Arc<Places>,
     patience: Duration,
+    /// For headers.
+    first: Duration,
     /// When it was last said that an address has too many connections.
     complained: Option<Instant>,
     http: Builder<TokioExecutor>,
@@ -70,7 +72,8 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn new(router: Router, limits: Limits, end: CancellationToken) -> Self {
         let mut http = Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HTTP1_BUFFER);
+        let first = HEADER_TIMEOUT.min(limits.patience);
+        http.http1().timer(TokioTimer::new()).header_read_timeout(first).max_buf_size(HTTP1_BUFFER);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -78,7 +81,7 @@ impl Connections {
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_INTERVAL);
         let places = Places::new(limits.connections, limits.of_one_address);
-        Self { router, end, places, patience: limits.patience, complained: None, http }
+        Self { router, end, places, patience: limits.patience, first, complained: None, http }
     }
 
     /// Until the end is asked for and every connection has finished what it was doing.
@@ -88,6 +91,7 @@ impl Connections {
     {
         // Nothing is sent: it closes when the last connection has ended.
         let (running, mut ended) = mpsc::channel::<Infallible>(1);
+        let relieving = tokio::spawn(Arc::clone(&self.places).relieve());
         while let Some((io, peer, place)) = self.accept(&mut listener).await {
             let connection = Connection {
                 place,
@@ -95,6 +99,7 @@ impl Connections {
                 router: self.router.clone(),
                 end: self.end.clone(),
                 patience: self.patience,
+                first: self.first,
                 http: self.http.clone(),
             };
             let running = running.clone();
@@ -106,6 +111,7 @@ impl Connections {
         // Nobody new is let in from here on.
         drop((listener, running));
         ended.recv().await;
+        relieving.abort();
     }
 
     /// The next client that there is a place for; none at the end.
@@ -136,12 +142,13 @@ struct Connection {
     router: Router,
     end: CancellationToken,
     patience: Duration,
+    first: Duration,
     http: Builder<TokioExecutor>,
 }
 
 impl Connection {
     async fn run<T: Transport>(self, io: T) {
-        let Self { place, peer, router, end, patience, http } = self;
+        let Self { place, peer, router, end, patience, first, http } = self;
         notice_dead_clients(io.tcp());
         let activity = &place.activity;
         let service = service(router, peer, io.files(), Arc::clone(activity));
@@ -154,12 +161,12 @@ impl Connection {
         loop {
             tokio::select! {
                 ended = &mut connection => return log(ended),
-                () = place.evicted.cancelled() => return debug("an idle connection made place", peer),
+                () = place.evicted.cancelled() => return debug("a connection that stood still made place", peer),
                 () = end.cancelled(), if asked.is_none() => {
                     connection.as_mut().graceful_shutdown();
                     asked = Some(Instant::now());
                 }
-                _ = looking.tick() => match activity.verdict(HEADER_TIMEOUT, patience) {
+                _ = looking.tick() => match activity.verdict(first, patience) {
                     Verdict::Stalled => return debug("a client took nothing any more", peer),
                     Verdict::Idle if asked.is_none() => {
                         connection.as_mut().graceful_shutdown();

@@ -10,7 +10,10 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::activity::Activity;
+use super::{
+    activity::Activity,
+    waiting::{LOOK, MANY, STALLED, TOO_MANY, Waiting},
+};
 
 /// The places of one listener.
 #[derive(Debug)]
@@ -19,6 +22,7 @@ pub(super) struct Places {
     of_one_address: usize,
     taken: Mutex<Taken>,
     freed: Notify,
+    waiting: Arc<Waiting>,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +60,19 @@ enum Full {
 
 impl Places {
     pub(super) fn new(most: usize, of_one_address: usize) -> Arc<Self> {
-        let (taken, freed) = (Mutex::default(), Notify::new());
-        Arc::new(Self { most, of_one_address, taken, freed })
+        let (taken, freed, waiting) = (Mutex::default(), Notify::new(), Arc::default());
+        Arc::new(Self { most, of_one_address, taken, freed, waiting })
+    }
+
+    /// Ends connections where too many answers wait for clients that take nothing.
+    pub(super) async fn relieve(self: Arc<Self>) {
+        loop {
+            self.waiting.many().await;
+            while self.waiting.are_many() {
+                self.taken().evict_stalled();
+                tokio::time::sleep(LOOK).await;
+            }
+        }
     }
 
     /// A place for a connection from there, as soon as there is one. None where that address has too many.
@@ -82,7 +97,8 @@ impl Places {
             taken.evict(None).or_else(|| taken.evict_from_crowd(address)).ok_or(Full::Everywhere)?;
         }
         taken.next += 1;
-        let (number, activity, evicted) = (taken.next, Activity::new(), CancellationToken::new());
+        let (number, activity, evicted) =
+            (taken.next, Activity::new(Arc::clone(&self.waiting)), CancellationToken::new());
         let holder = Holder { address, activity: Arc::clone(&activity), evicted: evicted.clone() };
         taken.all.insert(number, holder);
         *taken.by_address.entry(address).or_default() += 1;
@@ -116,6 +132,27 @@ impl Taken {
         let oldest = of_crowd.map(|(number, _)| *number).min()?;
         self.remove(oldest)?.evicted.cancel();
         Some(())
+    }
+
+    /// Ends those who have left answers waiting for longest, until no more wait than may. What waits on a connection that
+    /// was told to end already does not count.
+    fn evict_stalled(&mut self) {
+        let waiting = self.all.iter().filter_map(|(number, holder)| {
+            let (since, count) = holder.activity.waiting()?;
+            Some((since, *number, count))
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_unstable();
+        let mut left: usize = waiting.iter().map(|(_, _, count)| count).sum();
+        for (since, number, count) in waiting {
+            if left <= if since.elapsed() >= STALLED { MANY } else { TOO_MANY } {
+                return;
+            }
+            left -= count;
+            if let Some(holder) = self.remove(number) {
+                holder.evicted.cancel();
+            }
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Holder> {

@@ -30,6 +30,9 @@ const PIECE: usize = 256 << 10;
 /// The same where there are many readers.
 const SMALL_PIECE: usize = 64 << 10;
 const MANY: usize = 16;
+/// And where there are so many that most of them must be waiting for their clients.
+const SMALLEST_PIECE: usize = 16 << 10;
+const CROWD: usize = 256;
 /// Buffers kept for the next reader.
 const SPARE: usize = 8;
 /// Read from the disk ahead of sending.
@@ -175,10 +178,10 @@ fn send(
 async fn warm(file: Arc<OpenFile>, offset: u64, length: usize) -> io::Result<Arc<OpenFile>> {
     let last = offset + length as u64 - 1;
     if at_once(&file.file, &mut [0], offset) != Some(1) || at_once(&file.file, &mut [0], last) != Some(1) {
+        let mut buffer = Buffer::take();
         blocking(move || {
             // Advice that is not taken costs nothing but time.
             let _ = rustix::fs::fadvise(&file.file, offset, AHEAD.try_into().ok(), Advice::WillNeed);
-            let mut buffer = Buffer::take();
             let mut offset = offset;
             while offset <= last {
                 let part = piece(buffer.len(), offset, last + 1);
@@ -225,8 +228,9 @@ fn compare(file: Arc<OpenFile>) -> impl Stream<Item = io::Result<Bytes>> + Send 
         if offset >= end {
             return Ok(None);
         }
+        // Taken here: of the threads that may block there are many, and each keeps memory of its own.
+        let mut buffer = Buffer::take();
         let step = blocking(move || {
-            let mut buffer = Buffer::take();
             let length = piece(buffer.len(), offset, end);
             let bytes = &mut buffer.as_mut()[..length];
             file.file.read_exact_at(bytes, offset)?;
@@ -263,8 +267,10 @@ static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 impl Buffer {
     fn take() -> Self {
-        if IN_USE.fetch_add(1, Ordering::Relaxed) >= MANY {
-            return Self(vec![0; SMALL_PIECE].into());
+        match IN_USE.fetch_add(1, Ordering::Relaxed) {
+            ..MANY => {}
+            MANY..CROWD => return Self(vec![0; SMALL_PIECE].into()),
+            CROWD.. => return Self(vec![0; SMALLEST_PIECE].into()),
         }
         let spare = SPARES.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Self(spare.unwrap_or_else(|| vec![0; PIECE].into()))

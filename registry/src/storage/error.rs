@@ -10,10 +10,16 @@ use std::{
 pub(crate) enum Error {
     #[error("the storage is full: failed to {action} {}", path.display())]
     Full { action: &'static str, path: PathBuf },
+    #[error("the blob is larger than the disk on which it would lie")]
+    LargerThanDisk,
     #[error("failed to {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is damaged: {what}", path.display())]
     Damaged { path: PathBuf, what: &'static str },
+    #[error("{}", over_quota(path, *needed, *used, *quota))]
+    OverQuota { path: String, needed: u64, used: Option<u64>, quota: u64 },
+    #[error("the uploads under way in `{path}` may hold as much as its quota, {most} bytes together")]
+    UploadsOverQuota { path: String, most: u64 },
     #[error("there are {0} uploads under way, and no more are begun")]
     TooManyUploads(usize),
     #[error("failed to {action} {key} in the bucket: {source}")]
@@ -26,10 +32,18 @@ pub(crate) enum Error {
     SessionLost,
     #[error("a bucket can't be checked yet: only a folder can")]
     NoCheck,
+    #[error("a bucket keeps neither stamps nor a feed yet: only a folder does")]
+    NoStamps,
     #[error("failed to write JSON: {0}")]
     Encode(serde_json::Error),
     #[error("a storage task ended early: {0}")]
     Task(tokio::task::JoinError),
+}
+
+/// Without `used` it would be too much for an empty path.
+fn over_quota(path: &str, needed: u64, used: Option<u64>, quota: u64) -> String {
+    let used = used.map(|used| format!("{used} are taken and ")).unwrap_or_default();
+    format!("the quota of `{path}` is {quota} bytes: {used}this push would take {needed} more")
 }
 
 /// Why a root can't be opened. Each is a sentence for who started the server.

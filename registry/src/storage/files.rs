@@ -8,15 +8,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
+use oci::{Algorithm, Digest, Manifest, Reference, RepoName};
 
 use super::{
-    Blob, Collected, Collecting, Deleted, Error, Finished, Limits, NotOpened, OpenError, Problem, Put,
-    ReferrersPage, StoredManifest, UploadId, Usage,
+    Blob, Collected, Collecting, Deleted, Error, Finished, Limits, NewTag, NotOpened, OpenError, Problem,
+    Put, ReferrersPage, StatePage, Stays, StoredManifest, UploadId, Usage,
     blob::OpenFile,
     cache::{self, Found, Key, Subject, Ticket},
     error::IoContext as _,
     fs,
+    stamp::{Origin, Stamp},
 };
 
 /// An open folder. Clones are the same one.
@@ -42,7 +43,9 @@ impl Files {
 
     /// Appends to an upload, as far as there is room; blocks.
     pub(super) fn append(&self, mut upload: fs::Upload, pieces: &[Bytes]) -> Result<fs::Upload, Error> {
-        match check_room(&self.0, self.1.reserve, 0) {
+        let more = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let room = check_room(&self.0, self.1.reserve, 0).and_then(|()| self.0.hold(&upload, more));
+        match room {
             Ok(()) => upload.append(pieces)?,
             Err(full) => {
                 upload.roll_back()?;
@@ -52,8 +55,12 @@ impl Files {
         Ok(upload)
     }
 
+    pub(super) fn store(&self) -> &Arc<fs::Store> {
+        &self.0
+    }
+
     /// Runs what blocks where it may.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&fs::Store) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -190,11 +197,7 @@ impl Files {
 
     /// Puts a session aside for the next request.
     pub(super) async fn suspend_upload(&self, upload: fs::Upload) -> Result<(), Error> {
-        self.run(|_| {
-            upload.suspend();
-            Ok(())
-        })
-        .await
+        self.run(|_| upload.suspend()).await
     }
 
     /// Undoes what this request appended.
@@ -211,18 +214,24 @@ impl Files {
         self.run(move |store| store.cancel_upload(&repository, id)).await
     }
 
+    /// The id by which other registries know this one.
+    pub(super) fn id(&self) -> &Origin {
+        self.0.id()
+    }
+
     pub(super) async fn put_manifest(
         &self,
         repository: RepoName,
         manifest: Manifest,
         digest: Digest,
         bytes: Bytes,
-        tags: Vec<Tag>,
+        tags: Vec<NewTag>,
+        stamp: Option<Stamp>,
     ) -> Result<Put, Error> {
         let reserve = self.1.reserve;
         self.run(move |store| {
             check_room(store, reserve, 0)?;
-            store.put_manifest(&repository, manifest, &digest, &bytes, &tags)
+            store.put_manifest(&repository, manifest, &digest, &bytes, &tags, stamp.as_ref())
         })
         .await
     }
@@ -268,10 +277,14 @@ impl Files {
         &self,
         repository: RepoName,
         reference: Reference,
+        stamp: Option<Stamp>,
+        stays: Stays,
     ) -> Result<Deleted, Error> {
         self.run(move |store| match reference {
-            Reference::Tag(tag) => store.delete_tag(&repository, &tag),
-            Reference::Digest(digest) => store.delete_manifest(&repository, &digest),
+            Reference::Tag(tag) => store.delete_tag(&repository, &tag, stamp.as_ref()),
+            Reference::Digest(digest) => {
+                store.delete_manifest_unless(&repository, &digest, stamp.as_ref(), &*stays)
+            }
         })
         .await
     }
@@ -295,6 +308,16 @@ impl Files {
             Ok(page.map(|page| (Arc::clone(&page), Some(Found::Tags(page)))))
         })
         .await
+    }
+
+    /// At most `n` tags and records of deletions after `last`; none where there is no such repository.
+    pub(super) async fn state(
+        &self,
+        repository: RepoName,
+        last: Option<String>,
+        n: usize,
+    ) -> Result<Option<StatePage>, Error> {
+        self.run(move |store| store.state(&repository, last.as_deref(), n)).await
     }
 
     /// At most `n` referrers after `last`, fewer where they are heavier than `weight` bytes together.
@@ -328,6 +351,11 @@ impl Files {
 
     pub(super) async fn usage(&self) -> Result<Usage, Error> {
         self.run(fs::Store::usage).await
+    }
+
+    /// False where nothing can be changed until the next start.
+    pub(super) fn takes_changes(&self) -> bool {
+        self.0.takes_changes()
     }
 
     /// How often content was found damaged or lost since the start.
@@ -400,6 +428,9 @@ impl Files {
 /// Refuses to write before the disk is full to the last byte.
 fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(), Error> {
     let (free, total) = store.room()?;
+    if bytes > total {
+        return Err(Error::LargerThanDisk);
+    }
     let reserve = reserve.unwrap_or_else(|| (total / 100).min(LARGEST_RESERVE));
     if free > reserve.saturating_add(bytes) { Ok(()) } else { Err(store.is_full()) }
 }

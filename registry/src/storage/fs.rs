@@ -7,19 +7,25 @@ mod blobs;
 mod change;
 mod check;
 mod collect;
+mod counting;
 mod disk;
 mod durable;
+mod events;
+mod feed;
 mod folder;
+mod id;
 mod index;
-mod known;
+mod journal;
 mod layout;
 mod listing;
 mod locks;
 mod manifests;
+mod moves;
 mod referrers;
 mod repositories;
 mod serving;
-mod together;
+mod state;
+mod tags;
 mod uploads;
 
 use std::{
@@ -38,17 +44,22 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use self::disk::faults::Faults;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::feed::fuzz_cursor;
 pub(crate) use self::{
     check::{Problem, Severity},
     collect::{Collected, Collecting, Kind as CollectedKind},
+    feed::{Piece, Position},
     layout::VERSION as LAYOUT_VERSION,
     uploads::Upload,
 };
-use self::{durable::Durable, layout::Layout, listing::Listings, locks::Locks};
+use self::{disk::Disk, durable::Durable, feed::Feed, layout::Layout, listing::Listings, locks::Locks};
 use super::{
     Error, IoContext as _, OpenError, Sparse, Usage,
     busy::Busy,
     cache::{Cache, Change},
+    ledger::Ledger,
+    stamp::Origin,
 };
 
 /// Bytes of the key that signs tokens.
@@ -64,6 +75,8 @@ struct Locked<G> {
 #[derive(Debug)]
 pub(crate) struct Store {
     layout: Layout,
+    id: Origin,
+    pub(super) feed: Feed,
     durable: Durable,
     pub(super) busy: Busy,
     locks: Locks,
@@ -75,6 +88,8 @@ pub(crate) struct Store {
     counted: Mutex<Option<(u64, u64)>>,
     uploads: uploads::Count,
     sparse: Sparse,
+    /// Taken after the locks of a repository and of content, before those of tags and places.
+    pub(super) ledger: Ledger,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -89,27 +104,27 @@ struct Version {
 impl Store {
     /// Opens a root, making it where it is empty.
     pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
+        Self::open_on(Disk::default(), root, feed::boot_id())
+    }
+
+    /// The same in this run of the machine.
+    fn open_on(disk: Disk, root: &Path, boot: String) -> Result<Self, OpenError> {
         create_root(root).at("create", root)?;
         let layout = Layout::new(root);
         let lock = take_lock(&layout)?;
-        check_version(&layout)?;
-        let durable = Durable::new(root, layout.tmp(), layout.empty());
-        for folder in layout.folders() {
-            durable.ensure_folder(&folder)?;
-        }
-        if !fs::exists(layout.version()).at("look at", layout.version())? {
+        let is_current = check_version(&layout)?;
+        let durable = Durable::open(&layout, disk)?;
+        if !is_current {
             let version = serde_json::to_vec(&Version { layout: layout::VERSION }).map_err(Error::Encode)?;
-            durable.write(&layout.version(), &version)?;
+            durable.write_at_once(&layout.version(), &version)?;
         }
-        for name in folder::names(&layout.tmp())? {
-            let leftover = layout.tmp().join(name);
-            let removed =
-                if leftover.is_dir() { fs::remove_dir_all(&leftover) } else { fs::remove_file(&leftover) };
-            removed.at("remove", leftover)?;
-        }
+        let id = id::own_id(&layout, &durable)?;
+        let feed = Feed::open(&layout.feed(), &durable, boot)?;
         let uploads = uploads::Count::new(folder::names(&layout.uploads())?.len());
         Ok(Self {
             layout,
+            id,
+            feed,
             durable,
             busy: Busy::default(),
             locks: Locks::default(),
@@ -120,8 +135,14 @@ impl Store {
             counted: Mutex::default(),
             uploads,
             sparse: Sparse::default(),
+            ledger: Ledger::default(),
             _lock: lock,
         })
+    }
+
+    /// Puts on the disk what did not have to be there yet, before the process ends.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        self.feed.close(&self.durable)
     }
 
     /// Takes manifests although something that they need is missing.
@@ -167,6 +188,11 @@ impl Store {
         let stat = rustix::fs::statvfs(root).map_err(io::Error::from).at("look at", root)?;
         let total_bytes = stat.f_blocks * stat.f_frsize;
         Ok(Usage { used_bytes: total_bytes.saturating_sub(stat.f_bfree * stat.f_frsize), total_bytes })
+    }
+
+    /// False where nothing can be changed until the next start.
+    pub(crate) fn takes_changes(&self) -> bool {
+        self.durable.journal.is_taking()
     }
 
     /// How often content was found damaged or lost since the start.
@@ -220,16 +246,17 @@ fn take_lock(layout: &Layout) -> Result<File, OpenError> {
     }
 }
 
-/// An empty folder becomes a root; anything else must already be one, of a version that is known here.
-fn check_version(layout: &Layout) -> Result<(), OpenError> {
+/// An empty folder becomes a root; anything else must already be one, of a version that is known here. Whether that is the
+/// present one.
+fn check_version(layout: &Layout) -> Result<bool, OpenError> {
     let path = layout.version();
     if let Some(json) = read_if_there(&path)? {
         let version: Version = serde_json::from_slice(&json)
             .map_err(|_| Error::Damaged { path, what: "it should hold the layout's version" })?;
-        return if version.layout == layout::VERSION {
-            Ok(())
-        } else {
-            Err(OpenError::Version { root: layout.root().to_owned(), found: version.layout })
+        return match version.layout {
+            layout::VERSION => Ok(true),
+            layout::FORMER => Ok(false),
+            found => Err(OpenError::Version { root: layout.root().to_owned(), found }),
         };
     }
     // Folders of ours may be there when the first start was cut short.
@@ -240,6 +267,8 @@ fn check_version(layout: &Layout) -> Result<(), OpenError> {
                 | "lost+found"
                 | "empty"
                 | "control.sock"
+                | "journal"
+                | "feed"
                 | "tmp"
                 | "uploads"
                 | "quarantine"
@@ -249,7 +278,7 @@ fn check_version(layout: &Layout) -> Result<(), OpenError> {
         )
     };
     match folder::names(layout.root())?.into_iter().find(|name| !ours(name)) {
-        None => Ok(()),
+        None => Ok(false),
         Some(found) => Err(OpenError::NotEmpty { root: layout.root().to_owned(), found }),
     }
 }

@@ -1,11 +1,12 @@
 //! What storage is asked about and what it answers.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use oci::{Descriptor, Digest};
+use channel::feed::StateEntry;
+use oci::{Descriptor, Digest, Tag};
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, stamp::Stamp};
 
 /// The name of an upload session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +50,34 @@ pub(crate) enum Put {
     OtherType(String),
     /// Not stored: it needs these first.
     Missing(Vec<Digest>),
+    /// Not stored under this tag, which stays where it is. Of several tags those before it may have moved, where somebody
+    /// else set this one at the same moment.
+    Fixed(Tag, Digest),
+    /// Not stored: what is here was set or deleted later, at this time and place.
+    Older(Stamp),
+}
+
+/// A tag that a push is to set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NewTag {
+    pub(crate) tag: Tag,
+    /// Where it points elsewhere already it stays there, and the push fails.
+    pub(crate) is_fixed: bool,
+}
+
+#[cfg(test)]
+impl FromStr for NewTag {
+    type Err = oci::name::InvalidTag;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<Tag>().map(Self::from)
+    }
+}
+
+impl From<Tag> for NewTag {
+    fn from(tag: Tag) -> Self {
+        Self { tag, is_fixed: false }
+    }
 }
 
 /// What became of a delete.
@@ -59,7 +88,14 @@ pub(crate) enum Deleted {
     Unknown,
     /// Still there: this manifest of the repository needs it.
     Needed(Digest),
+    /// Still there: it was set later, at this time and place.
+    Older(Stamp),
+    /// Still there: this tag points to it, which must stay.
+    Fixed(Tag),
 }
+
+/// Whether a tag must stay, and what it points to.
+pub(crate) type Stays = Arc<dyn Fn(&Tag) -> bool + Send + Sync>;
 
 /// What became of an upload that was closed.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +119,14 @@ pub(crate) struct ReferrersPage {
 pub(super) fn weigh(descriptor: &Descriptor) -> usize {
     let annotations = descriptor.annotations.iter().flatten();
     300 + annotations.map(|(key, value)| key.len() + value.len() + 6).sum::<usize>()
+}
+
+/// Some of what became of the names in a repository, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct StatePage {
+    pub(crate) entries: Vec<StateEntry>,
+    /// There are more, after this name.
+    pub(crate) more_after: Option<String>,
 }
 
 /// How full the storage is.

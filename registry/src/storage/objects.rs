@@ -39,6 +39,7 @@
 //! begins again, and now sees the entry. Who takes away and finds an entry takes their own word back. Values are all
 //! different, so that nobody mistakes a value for an earlier one that looked the same.
 
+mod accounts;
 mod blobs;
 mod bucket;
 mod collect;
@@ -96,6 +97,7 @@ struct Shared {
     damaged: AtomicU64,
     changes: AtomicU64,
     counted: Mutex<Option<(u64, Instant, u64)>>,
+    accounts: accounts::Accounts,
 }
 
 impl fmt::Debug for Objects {

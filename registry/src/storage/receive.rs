@@ -8,19 +8,22 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::{Error, Upload};
 
-/// Gathered before it is written; as much again is being written meanwhile.
-const BUFFER: usize = 256 << 10;
-/// The same where there are many senders.
-const SMALL_BUFFER: usize = 64 << 10;
-const MANY: usize = 8;
+/// Gathered before it is written, for all senders together; as much again is being written meanwhile. Each time another
+/// thread is woken, so it should be much.
+const GATHERED: usize = 2 << 20;
+/// For one sender, however few or many there are.
+const LARGEST_BUFFER: usize = 1 << 20;
+const SMALLEST_BUFFER: usize = 64 << 10;
 /// Pieces of this size, a frame of HTTP/2, and larger are not copied.
 const WHOLE: usize = 16 << 10;
-/// A client that sends nothing for so long is given up.
+/// A client that sends less than [`LEAST`] in so long is given up.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes. Each body keeps a place that others may wait for.
+const LEAST: usize = 64 << 10;
 /// How much more is read of a body that can't be kept, and for how long.
 const DISCARD: usize = 256 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(10);
@@ -50,11 +53,13 @@ pub(super) async fn receive<E>(
     let mut left = largest.saturating_sub(upload.received());
     let mut writer = Writer::Idle(Box::new(upload));
     let mut gathered = Gathered::default();
+    let (mut due, mut lately) = (Instant::now() + IDLE, 0);
     let end = loop {
-        match tokio::time::timeout(IDLE, body.next()).await {
+        match tokio::time::timeout_at(due, body.next()).await {
             Ok(Some(Ok(piece))) if piece.len() as u64 > left => break Received::TooLarge,
             Ok(Some(Ok(piece))) => {
                 left -= piece.len() as u64;
+                lately += piece.len();
                 gathered.push(piece);
             }
             Ok(Some(Err(_))) => break Received::Cut,
@@ -63,6 +68,10 @@ pub(super) async fn receive<E>(
         }
         if gathered.size >= receiving.buffer() {
             writer = writer.append(std::mem::take(&mut gathered).pieces(), append.clone()).await?;
+        }
+        // After what was written: that a disk is slow is not the client's fault.
+        if lately >= LEAST {
+            (due, lately) = (Instant::now() + IDLE, 0);
         }
     };
     if gathered.size > 0 {
@@ -118,7 +127,7 @@ impl Receiving {
 
     #[expect(clippy::unused_self, reason = "there is at least this one")]
     fn buffer(&self) -> usize {
-        if RECEIVING.load(Ordering::Relaxed) > MANY { SMALL_BUFFER } else { BUFFER }
+        (GATHERED / RECEIVING.load(Ordering::Relaxed)).clamp(SMALLEST_BUFFER, LARGEST_BUFFER)
     }
 }
 
@@ -174,12 +183,12 @@ mod tests {
 
     #[test]
     fn what_comes_byte_by_byte_is_written_at_once() {
-        let content: Vec<u8> = (0..BUFFER).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let content: Vec<u8> = (0..LARGEST_BUFFER).map(|n| u8::try_from(n % 251).unwrap()).collect();
         let mut gathered = Gathered::default();
         for byte in content.chunks(1) {
             gathered.push(Bytes::copy_from_slice(byte));
         }
-        assert_eq!(gathered.size, BUFFER);
+        assert_eq!(gathered.size, LARGEST_BUFFER);
         assert_eq!(gathered.pieces(), [content]);
     }
 

@@ -13,7 +13,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{image::noise, server::Server};
+use crate::{
+    image::{noise, sha256},
+    policy_file::Standalone,
+    server::Server,
+};
 
 /// More than the kernel and both ends keep on the way.
 const LARGE: usize = 32 << 20;
@@ -59,6 +63,59 @@ async fn p37_an_answer_that_nobody_takes_ends_its_http2_connection() {
 }
 
 #[tokio::test]
+async fn p37_answers_that_nobody_takes_fill_no_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let content = noise(38, 1 << 20);
+    let path = format!("/v2/a/blobs/{}", client.push_blob("a", content.clone()).await);
+    client.get(&path).await.expect(StatusCode::OK);
+    let (mut held, mut most) = (Vec::new(), 0);
+    for _ in 0..50 {
+        let tcp = TcpStream::connect(server.address("registry")).await.unwrap();
+        let mut shut = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        shut.initial_stream_window_size(0);
+        let (mut sender, connection) = shut.handshake::<_, Empty<Bytes>>(TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..100 {
+            // It may have been ended by now.
+            held.extend(sender.send_request(get(&server, &path)).await);
+        }
+        most = most.max(server.memory());
+        client_of_its_own(&server, &path, &content).await;
+    }
+    assert!(most < 128 << 20, "{most} bytes");
+}
+
+/// Somebody who takes what they ask for.
+async fn client_of_its_own(server: &Server, path: &str, content: &Bytes) {
+    let (mut sender, _connection) = http2(server.address("registry")).await;
+    let answer = sender.send_request(get(server, path)).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), content);
+}
+
+#[tokio::test]
+async fn p37_who_trickles_uploads_keeps_nobody_else_from_pushing() {
+    let standalone = Standalone::start();
+    let server = &standalone.server;
+    let slow = "Authorization: Basic Y2k6c2VjcmV0"; // ci:secret
+    let mut trickling = Vec::new();
+    for number in 0..400_u32 {
+        let digest = sha256(&number.to_be_bytes());
+        let mut stream = TcpStream::connect(server.address("registry")).await.unwrap();
+        let head = format!(
+            "POST /v2/team/app/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\n{slow}\r\nContent-Length: 4\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        trickling.push(stream);
+    }
+    let others = server.client().login("admin", "secret");
+    let pushed =
+        tokio::time::timeout(Duration::from_secs(20), others.push_image("else", "v1", "layer")).await;
+    pushed.expect("the push goes on beside them");
+}
+
+#[tokio::test]
 async fn p37_an_answer_that_nobody_takes_ends_its_http1_connection() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::with(root.path(), impatient);
@@ -79,6 +136,23 @@ async fn p37_an_idle_http2_connection_ends() {
     sender.send_request(get(&server, "/v2/")).await.unwrap().into_body().collect().await.unwrap();
     // The end is announced, so that it is none of a request's.
     tokio::time::timeout(NEVER, connection).await.expect("the connection ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn p37_a_silent_http1_connection_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::with(root.path(), impatient);
+    let mut silent = Vec::new();
+    for begun in ["", "GET /v2/ HT", "HEAD /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = TcpStream::connect(server.address("registry")).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    for mut stream in silent {
+        let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut Vec::new())).await;
+        // In order or not.
+        let _ = ended.expect("the connection ends");
+    }
 }
 
 /// A connection from one of the addresses of this machine.

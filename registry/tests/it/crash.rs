@@ -1,6 +1,8 @@
-//! kill -9 in the middle of pushes and collection: what was acknowledged is there and whole afterwards, and nothing half is served.
+//! kill -9 in the middle of pushes, deletes and collection: what was acknowledged is there and whole afterwards, and nothing
+//! half is served.
 
 use std::{
+    collections::HashSet,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
@@ -13,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use channel::feed::Kind;
 use http::{Method, StatusCode};
 use oci::{Digest, manifest};
 use serde_json::Value;
@@ -27,17 +30,22 @@ use crate::{
 const KILLS: usize = 8;
 const PUSHERS: u64 = 4;
 
-/// What the server said is stored, blobs with the manifest that needs them.
+/// What the server said is stored, blobs with the manifest that needs them, or deleted.
 #[derive(Default)]
 struct Acknowledged {
     blobs: Vec<Digest>,
     tags: Vec<(String, Digest)>,
+    /// Tags that were deleted and are there again.
+    back: Vec<String>,
+    gone: Vec<String>,
 }
 
 impl Acknowledged {
     fn add(&mut self, more: Self) {
         self.blobs.extend(more.blobs);
         self.tags.extend(more.tags);
+        self.back.extend(more.back);
+        self.gone.extend(more.gone);
     }
 }
 
@@ -72,6 +80,27 @@ async fn push_one(client: &Client, seed: u64, acknowledged: &mut Acknowledged) -
     pushed.expect(StatusCode::CREATED);
     acknowledged.blobs.extend(blobs);
     acknowledged.tags.push((tag, sha256(document.as_bytes())));
+    delete_one(client, seed, document, acknowledged).await
+}
+
+/// Sets a tag that nobody else sets, deletes it, and sets every other one again.
+async fn delete_one(
+    client: &Client,
+    seed: u64,
+    document: String,
+    acknowledged: &mut Acknowledged,
+) -> Result<(), Failure> {
+    let tag = format!("d{seed}");
+    let path = format!("/v2/crash/test/manifests/{tag}");
+    let headers = [("content-type", manifest::IMAGE)];
+    client.try_send(Method::PUT, &path, &headers, document.clone()).await?.expect(StatusCode::CREATED);
+    client.try_send(Method::DELETE, &path, &[], "").await?.expect(StatusCode::ACCEPTED);
+    if seed.is_multiple_of(2) {
+        acknowledged.gone.push(tag);
+    } else {
+        client.try_send(Method::PUT, &path, &headers, document).await?.expect(StatusCode::CREATED);
+        acknowledged.back.push(tag);
+    }
     Ok(())
 }
 
@@ -84,6 +113,45 @@ async fn check(client: &Client, acknowledged: &Acknowledged) {
         let answer = client.get(&format!("/v2/crash/test/manifests/{digest}")).await.expect(StatusCode::OK);
         assert_eq!(sha256(&answer.body), *digest);
     }
+}
+
+/// What was deleted left a record, and what is there again has none.
+async fn check_deletions(client: &Client, root: &Path, acknowledged: &Acknowledged) {
+    let all = [(&acknowledged.gone, true), (&acknowledged.back, false)];
+    for (tag, is_gone) in
+        all.into_iter().flat_map(|(tags, is_gone)| tags.iter().map(move |tag| (tag, is_gone)))
+    {
+        let expected = if is_gone { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        client.get(&format!("/v2/crash/test/manifests/{tag}")).await.expect(expected);
+        assert_eq!(root.join("repositories/crash/test/_deleted").join(tag).exists(), is_gone, "{tag}");
+    }
+}
+
+/// Who follows the feed from a cursor hears of every change that was acknowledged since; where to go on.
+async fn check_feed(client: &Client, mut cursor: String, acknowledged: &Acknowledged) -> String {
+    let (mut told, mut deleted) = (HashSet::new(), HashSet::new());
+    loop {
+        let page = client.feed(&cursor, "").await;
+        cursor = page.cursor;
+        if page.entries.is_empty() {
+            break;
+        }
+        for entry in page.entries {
+            let Some(tag) = entry.tag else { continue };
+            if entry.kind == Kind::Delete {
+                deleted.insert(tag);
+            } else {
+                told.insert((tag, entry.digest));
+            }
+        }
+    }
+    for tag in acknowledged.gone.iter().chain(&acknowledged.back) {
+        assert!(deleted.contains(tag), "the feed does not say that {tag} was deleted");
+    }
+    for (tag, digest) in &acknowledged.tags {
+        assert!(told.contains(&(tag.clone(), digest.to_string())), "the feed lacks {tag}");
+    }
+    cursor
 }
 
 /// Every tag that is listed can be pulled whole.
@@ -157,9 +225,15 @@ async fn what_was_acknowledged_survives_kill_9_also_while_collection_runs() {
     let kills = kills();
     let (mut all, mut last) = (Acknowledged::default(), Acknowledged::default());
     let mut collections = 0;
+    let mut cursor = None;
     for round in 0..kills {
         let server = Server::start(root.path());
         check(&server.client(), &last).await;
+        check_deletions(&server.client(), root.path(), &last).await;
+        cursor = Some(match cursor {
+            Some(cursor) => check_feed(&server.client(), cursor, &last).await,
+            None => server.client().cursor().await,
+        });
         if round % 10 == 1 {
             check_what_is_visible(&server.client()).await;
         }
@@ -174,13 +248,15 @@ async fn what_was_acknowledged_survives_kill_9_also_while_collection_runs() {
     check_root(root.path());
     let server = Server::start(root.path());
     check(&server.client(), &all).await;
+    check_deletions(&server.client(), root.path(), &all).await;
     check_what_is_visible(&server.client()).await;
     assert_eq!(std::fs::read_dir(root.path().join("tmp")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(root.path().join("quarantine")).unwrap().count(), 0);
     println!(
-        "{kills} kills, {} blobs and {} manifests acknowledged, {collections} collections",
+        "{kills} kills, {} blobs, {} manifests and {} deletions acknowledged, {collections} collections",
         all.blobs.len(),
-        all.tags.len()
+        all.tags.len(),
+        all.gone.len() + all.back.len()
     );
     assert!(all.tags.len() >= kills / 2 && collections > 0, "too little was done to say anything");
 }

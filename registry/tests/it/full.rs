@@ -7,6 +7,7 @@ use oci::ErrorCode;
 
 use crate::{
     image::{image, noise, sha256},
+    policy_file::Standalone,
     programs::{is_root, skip},
     server::{Server, berth_registry},
 };
@@ -39,9 +40,15 @@ async fn p34_a_full_disk_refuses_writes_with_a_sentence_and_goes_on_reading() {
     client.push_image("a", "v1", "layer").await;
 
     // Far more than there is room for, in one request: the client reads why all the same.
-    let large = noise(35, 20_000_000);
-    let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&large));
-    client.post(&path, large).await.expect(StatusCode::INSUFFICIENT_STORAGE);
+    // What even an empty disk could not hold is a mistake of its own.
+    for (size, status, code) in [
+        (4_100_000, StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
+        (20_000_000, StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
+    ] {
+        let large = noise(35, size);
+        let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&large));
+        client.post(&path, large).await.expect_error(status, code);
+    }
 
     let session = client.start_upload("a").await;
     let piece = noise(34, 100_000);
@@ -100,4 +107,42 @@ async fn p34_the_disks_reserve_stays_free_and_everything_else_goes_on() {
     client.get("/v2/a/manifests/v1").await.expect(StatusCode::OK);
     client.get(&format!("/v2/a/blobs/{}", sha256(b"layer"))).await.expect(StatusCode::OK);
     client.delete(&format!("/v2/a/manifests/{manifest}")).await.expect(StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn uploads_under_way_hold_no_more_than_the_quota() {
+    let standalone = Standalone::under(
+        r"
+logins:
+- username: ci
+  secrets: [2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b]
+  role: Admin
+repositories:
+- path: team/*
+  quota: 1000000
+- path: team/own
+",
+    );
+    let ci = standalone.server.client().login("ci", "secret");
+    let piece = noise(36, 600_000);
+    let first = ci.start_upload("team/a").await;
+    ci.patch(&first, &[], piece.clone()).await.expect(StatusCode::ACCEPTED);
+    let second = ci.start_upload("team/b").await;
+    let refused = ci.patch(&second, &[], piece.clone()).await;
+    let refused = refused.expect_error(StatusCode::FORBIDDEN, ErrorCode::Denied);
+    assert!(String::from_utf8_lossy(&refused.body).contains("finish or cancel some"));
+    assert_eq!(ci.get(&second).await.header("range"), "0-0", "nothing of it was kept");
+    for beside in ["team/own", "other"] {
+        let session = ci.start_upload(beside).await;
+        ci.patch(&session, &[], piece.clone()).await.expect(StatusCode::ACCEPTED);
+    }
+    ci.delete(&first).await.expect(StatusCode::NO_CONTENT);
+    ci.patch(&second, &[], piece.clone()).await.expect(StatusCode::ACCEPTED);
+
+    // What nobody goes on with makes room.
+    let uploads = standalone.folder.path().join("root/uploads");
+    let data = std::fs::File::open(uploads.join(second.rsplit('/').next().unwrap()).join("data")).unwrap();
+    data.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(1000)).unwrap();
+    ci.push_blob("team/a", piece).await;
+    ci.get(&second).await.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
 }

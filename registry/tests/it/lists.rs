@@ -111,6 +111,60 @@ async fn p25_p30_referrers() {
 }
 
 #[tokio::test]
+async fn p30_fallback_tags_are_folded_in() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    client.push_blob("a", "{}").await;
+    let subject = image(b"{}", &[]);
+    client.put_manifest("a", "v1", &subject).await.expect(StatusCode::CREATED);
+    let bytes = subject.to_string();
+    let mut referrer = image(b"{}", &[]);
+    referrer["subject"] = descriptor(manifest::IMAGE, bytes.as_bytes());
+    referrer["artifactType"] = json!("application/vnd.example.signature");
+    // Without a `subject` it refers to nothing, wherever it is listed: only what has "a valid `subject` field" belongs
+    // into the answer (Distribution 1.1, Enabling the Referrers API).
+    let mut stranger = image(b"{}", &[]);
+    stranger["annotations"] = json!({"no": "subject"});
+    let mut listed = Vec::new();
+    for document in [&referrer, &stranger] {
+        let text = document.to_string();
+        let digest = sha256(text.as_bytes());
+        client.put_manifest("a", digest.as_str(), document).await.expect(StatusCode::CREATED);
+        listed.push(descriptor(manifest::IMAGE, text.as_bytes()));
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": manifest::INDEX, "manifests": listed});
+    let digest = sha256(bytes.as_bytes());
+    let fallback = format!("sha256-{}", digest.hex());
+    client.put_manifest("a", &fallback, &index).await.expect(StatusCode::CREATED);
+    let answer = client.get(&format!("/v2/a/referrers/{digest}")).await.expect(StatusCode::OK);
+    let found: Value = answer.json();
+    let found: Vec<_> = found["manifests"].as_array().unwrap().iter().map(|one| &one["digest"]).collect();
+    assert_eq!(found, [&json!(sha256(referrer.to_string().as_bytes()))]);
+    // Clients that know nothing of the API find the tag as they left it.
+    let kept = client.get(&format!("/v2/a/manifests/{fallback}")).await.expect(StatusCode::OK);
+    assert_eq!(kept.json::<Value>(), index);
+}
+
+#[tokio::test]
+async fn p29_too_large_pages_are_clamped() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    client.push_blob("a", "{}").await;
+    let document = image(b"{}", &[]);
+    let digest = sha256(document.to_string().as_bytes());
+    for push in 0..22 {
+        let tags: Vec<_> = (0..50).map(|n| format!("tag=v{push:02}{n:02}")).collect();
+        let reference = format!("{digest}?{}", tags.join("&"));
+        client.put_manifest("a", &reference, &document).await.expect(StatusCode::CREATED);
+    }
+    let all = pages(&client, "/v2/a/tags/list?n=5000", "tags").await;
+    assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [1000, 100]);
+    assert!(all.concat().is_sorted());
+}
+
+#[tokio::test]
 async fn p30_many_annotations_make_pages_that_keep_the_filter() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(root.path());

@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::StatusCode;
+use oci::ErrorCode;
 use serde_json::Value;
 
 use crate::{
@@ -80,6 +81,27 @@ async fn a_server_collects_by_itself() {
 }
 
 #[tokio::test]
+async fn p12_abandoned_uploads_expire() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let (abandoned, used) = (client.start_upload("a").await, client.start_upload("a").await);
+    for session in [&abandoned, &used] {
+        client.patch(session, &[], "content").await.expect(StatusCode::ACCEPTED);
+    }
+    let id = abandoned.rsplit('/').next().unwrap();
+    let data = std::fs::File::open(root.path().join("uploads").join(id).join("data")).unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(30 * 86400);
+    data.set_modified(long_ago).unwrap();
+    let (output, text) = run(root.path(), &["gc"]);
+    assert!(output.status.success() && text.contains("upload"), "{output:?}");
+    for gone in [client.get(&abandoned).await, client.patch(&abandoned, &[], "more").await] {
+        gone.expect_error(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown);
+    }
+    client.patch(&used, &[], "more").await.expect(StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn check_finds_damage_and_repair_heals_it_beside_the_server() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(root.path());
@@ -144,9 +166,11 @@ async fn the_socket_is_reached_however_long_the_path_is() {
 #[tokio::test]
 async fn a_server_finds_damage_by_itself() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::start(root.path());
+    let mut server = Server::start(root.path());
     let damaged = server.client().push_blob("a", "damaged").await;
-    server.kill();
+    // In order, or the journal would bring back what is right.
+    server.terminate();
+    assert!(server.wait().success());
     let hex = damaged.hex();
     std::fs::write(root.path().join(format!("blobs/sha256/{}/{hex}", &hex[..2])), "DAMAGED").unwrap();
     let server = Server::with(root.path(), |command| {

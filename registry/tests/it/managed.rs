@@ -89,7 +89,12 @@ impl Operator {
 }
 
 pub(crate) fn login(username: &str, secret: &str, role: Role) -> Login {
-    Login { username: username.into(), secrets: vec![SecretHash::of(secret.as_bytes())], role: Some(role) }
+    Login {
+        username: username.into(),
+        secrets: vec![SecretHash::of(secret.as_bytes())],
+        ends: Vec::new(),
+        role: Some(role),
+    }
 }
 
 pub(crate) fn policy() -> Policy {

@@ -42,8 +42,13 @@ pub(crate) struct Standalone {
 
 impl Standalone {
     pub(crate) fn start() -> Self {
+        Self::under(&policy())
+    }
+
+    /// Under another policy than the usual one.
+    pub(crate) fn under(policy: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &policy());
+        write(folder.path(), policy);
         let server = Self::server(folder.path());
         Self { folder, server }
     }
@@ -54,7 +59,7 @@ impl Standalone {
         })
     }
 
-    fn write(&self, policy: &str) {
+    pub(crate) fn write(&self, policy: &str) {
         write(self.folder.path(), policy);
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::server::Server;
+use crate::{image::sha256, server::Server};
 
 #[tokio::test]
 async fn p32_the_base_says_that_this_is_a_registry() {
@@ -42,7 +42,25 @@ async fn p36_names_outside_the_grammar_touch_no_file(#[case] path: &str, #[case]
             answer.expect_error(StatusCode::BAD_REQUEST, code);
         }
     }
+    // Pushing there is as impossible, in whatever way.
+    let (start, _) = path.rsplit_once("/tags/list").unwrap_or((path, ""));
+    let (start, _) = start.rsplit_once("/manifests/").unwrap_or((start, ""));
+    for (method, path) in [
+        (Method::POST, format!("{start}/blobs/uploads/")),
+        (Method::POST, format!("{start}/blobs/uploads/?digest={}", sha256(b"x"))),
+        (Method::PATCH, format!("{start}/blobs/uploads/00000000-0000-4000-8000-000000000000")),
+        (Method::PUT, format!("{start}/blobs/uploads/00000000-0000-4000-8000-000000000000?digest=sha256:0")),
+        (Method::PUT, format!("{start}/manifests/v1")),
+    ] {
+        let answer = server.client().send(method, &path, &[], "x").await;
+        if code == ErrorCode::NameInvalid {
+            answer.expect_error(StatusCode::BAD_REQUEST, code);
+        } else {
+            assert!(answer.status.is_client_error(), "{path}: {}", answer.status);
+        }
+    }
     assert_eq!(server.stored("repositories"), 0);
+    assert_eq!(server.stored("uploads"), 0);
 }
 
 #[tokio::test]
@@ -96,6 +114,9 @@ async fn every_request_is_one_log_line_with_what_one_asks_for_later() {
     assert_eq!(line["sent_bytes"], 7);
     assert_eq!(line["complete"], true);
     assert!(line["duration_ms"].is_u64());
+    let pushed = server.logged(|line| line["message"] == "request" && line["method"] == "POST");
+    assert_eq!((&pushed["received_bytes"], &pushed["status"]), (&7.into(), &201.into()), "{pushed}");
+    assert_eq!((&pushed["repository"], &pushed["digest"]), (&"team/app".into(), &digest.as_str().into()));
 }
 
 #[tokio::test]

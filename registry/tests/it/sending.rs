@@ -140,8 +140,11 @@ fn content(root: &std::path::Path, digest: &oci::Digest) -> std::path::PathBuf {
 #[tokio::test]
 async fn p18_a_flipped_bit_is_never_served_whole() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::start(root.path());
+    let server = Server::with(root.path(), |command| {
+        command.args(["--health-listen", "127.0.0.1:0"]);
+    });
     let client = server.client();
+    let mut damaged = 0;
     for size in [100, LARGE] {
         for served_before in [false, true] {
             let blob = noise(size as u64 + u64::from(served_before), size);
@@ -164,6 +167,12 @@ async fn p18_a_flipped_bit_is_never_served_whole() {
             client.get(&path).await.expect(StatusCode::NOT_FOUND);
             client.head(&path).await.expect(StatusCode::NOT_FOUND);
             server.logged(|line| line["digest"] == digest.as_str() && line["level"] == "ERROR");
+            let page = server.health().get("/metrics").await.body;
+            let page = String::from_utf8_lossy(&page);
+            let count = page.lines().find_map(|line| line.strip_prefix("berth_registry_damaged_total "));
+            let count: u64 = count.unwrap().parse().unwrap();
+            assert!(count > damaged, "{count} after {damaged}");
+            damaged = count;
             client.push_blob("a", blob.clone()).await;
             assert_eq!(client.get(&path).await.expect(StatusCode::OK).body, blob);
         }

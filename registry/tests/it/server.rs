@@ -93,6 +93,13 @@ impl Server {
         Client::new(self.address("health"))
     }
 
+    /// Bytes of memory that no file stands behind.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next());
+        kib.unwrap().parse::<usize>().unwrap() << 10
+    }
+
     /// kill -9: no chance to tidy up.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -20,7 +20,7 @@ fn token(answer: &Answer) -> String {
 }
 
 /// A client with a token for a scope.
-async fn with_token(client: &Client, scope: &str) -> Client {
+pub(crate) async fn with_token(client: &Client, scope: &str) -> Client {
     let answer = client.get(&format!("/token?service=berth&scope={scope}")).await.expect(StatusCode::OK);
     client.clone().bearer(&token(&answer))
 }

@@ -12,6 +12,8 @@ mod blobs;
 mod client;
 #[path = "../it/image.rs"]
 mod image;
+#[path = "../it/immutable.rs"]
+mod immutable;
 #[path = "../it/limits.rs"]
 mod limits;
 #[path = "../it/lists.rs"]
@@ -26,10 +28,15 @@ mod pki;
 mod policy_file;
 #[path = "../it/protocol.rs"]
 mod protocol;
+#[path = "../it/purge.rs"]
+mod purge;
+#[path = "../it/quota.rs"]
+mod quota;
 mod server;
 mod sessions;
 #[path = "../it/sparse.rs"]
 mod sparse;
+mod stamps;
 #[path = "../it/tokens.rs"]
 mod tokens;
 #[path = "../it/uploads.rs"]

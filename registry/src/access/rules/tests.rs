@@ -1,14 +1,14 @@
 use std::time::Instant;
 
-use channel::policy::{Htpasswd, Login, Repository, Role, SecretHash};
+use channel::policy::{End, Htpasswd, Login, Repository, Role, SecretHash};
 use rstest::rstest;
 
 use super::*;
-use crate::access::basic::Credentials;
+use crate::access::{basic::Credentials, users::Attempt};
 
 fn login(username: &str, secrets: usize) -> Login {
     let secrets = (0..secrets).map(|n| SecretHash::of(n.to_string().as_bytes())).collect();
-    Login { username: username.into(), secrets, role: None }
+    Login { username: username.into(), secrets, ends: Vec::new(), role: None }
 }
 
 fn logins(logins: Vec<Login>) -> Policy {
@@ -54,7 +54,7 @@ fn bad_logins_can_be_left_out_and_the_first_of_a_name_counts() {
     assert_eq!(rules.users.len(), 3);
     let opens = |username: &str, secret: &str| {
         let credentials = Credentials { username: username.into(), secret: secret.into() };
-        matches!(rules.users.attempt(&credentials), crate::access::users::Attempt::Right(..))
+        matches!(rules.users.attempt(&credentials), Attempt::Right(..))
     };
     assert!(opens("a", "0") && opens("b", "0") && rules.users.find("d").is_some());
     assert!(!opens("a", "1") && !opens("none", "") && !opens("a:b", "0"));
@@ -84,8 +84,8 @@ fn refusals_of_repositories_say_why(#[case] repositories: Vec<Repository>, #[cas
 fn an_empty_policy_lets_nobody_in() {
     let rules = Rules::new(&Policy::default()).unwrap();
     let nobody = Credentials { username: vec![], secret: vec![] };
-    assert!(matches!(rules.users.attempt(&nobody), crate::access::users::Attempt::Wrong));
-    assert!(!rules.allow(None, Action::ContentRead, &"a".parse().unwrap()));
+    assert!(matches!(rules.users.attempt(&nobody), Attempt::Wrong));
+    assert!(!rules.allow(&Who::Nobody, Action::ContentRead, &"a".parse().unwrap()));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn who_is_named_several_times_may_do_all_of_it_and_strangers_hold_up_nothing() {
     let rules = Rules::new(&policy).unwrap();
     assert_eq!(rules.strangers, ["gone"]);
     let name = "a".parse().unwrap();
-    let may = |user: &str, action| rules.allow(rules.users.find(user), action, &name);
+    let may = |user: &str, action| rules.allow(&Who::User(rules.users.find(user).unwrap()), action, &name);
     assert!(may("ci", Action::ContentRead) && may("ci", Action::ContentDelete));
     assert!(!may("ci", Action::ContentWrite));
     assert!(may("other", Action::ContentRead) && !may("other", Action::ContentDelete));
@@ -122,12 +122,13 @@ fn cost_of_a_decision() {
     let rules = Rules::new(&policy).unwrap();
     let names: Vec<RepoName> =
         (0..REPOSITORIES).map(|n| format!("team-{n}/project/app-{n}/a/b/c").parse().unwrap()).collect();
-    let users: Vec<_> = (0..REPOSITORIES).map(|n| rules.users.find(&format!("robot-{n}"))).collect();
+    let users: Vec<_> =
+        (0..REPOSITORIES).map(|n| Who::User(rules.users.find(&format!("robot-{n}")).unwrap())).collect();
     let started = Instant::now();
     let mut allowed = 0_u32;
     for round in 0..ROUNDS as usize {
         let index = round % REPOSITORIES;
-        allowed += u32::from(rules.allow(users[index], Action::ContentWrite, &names[index]));
+        allowed += u32::from(rules.allow(&users[index], Action::ContentWrite, &names[index]));
     }
     let each = started.elapsed() / ROUNDS;
     assert_eq!(allowed, ROUNDS / 2);
@@ -137,4 +138,26 @@ fn cost_of_a_decision() {
         std::hint::black_box(rules.users.attempt(&attempt));
     }
     eprintln!("a decision takes {each:?}, a login {:?}", started.elapsed() / ROUNDS);
+}
+
+#[test]
+fn a_secret_that_is_over_opens_nothing_any_more_and_neither_do_its_tokens() {
+    let ending = |until: &str| {
+        let mut login = login("ci", 2);
+        login.ends = vec![End { secret: login.secrets[0], until: until.into() }];
+        logins(vec![login])
+    };
+    let attempt = |rules: &Rules, secret: &str| {
+        let credentials = Credentials { username: "ci".into(), secret: secret.into() };
+        match rules.users.attempt(&credentials) {
+            Attempt::Right(user, fingerprint) => Some((user, fingerprint)),
+            _ => None,
+        }
+    };
+    let [open, over] =
+        ["9999-01-01T00:00:00Z", "2026-01-01T00:00:00Z"].map(|until| Rules::new(&ending(until)).unwrap());
+    let (user, fingerprint) = attempt(&open, "0").unwrap();
+    assert!(open.users.still_has(user, fingerprint) && !over.users.still_has(user, fingerprint));
+    assert!(attempt(&over, "0").is_none() && attempt(&over, "1").is_some());
+    assert!(refusal(&ending("soon")).contains("`ci` has a secret that ends at no time"));
 }

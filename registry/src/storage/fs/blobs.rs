@@ -7,15 +7,12 @@ use std::{
     fs::{self, File, Metadata},
     io,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use oci::{Digest, Hasher, RepoName};
 
-use super::{
-    Store, change::Change, collect::is_older, durable::parent, ignoring_damage, layout, uploads::hash_from,
-};
+use super::{Store, change::Change, collect::is_older, ignoring_damage, layout, uploads::hash_from};
 use crate::storage::{Deleted, Error, IoContext as _};
 
 /// That a blob was looked at is written down once in so long.
@@ -87,25 +84,27 @@ impl Store {
         let Some(size) = self.blob_size(from, digest)? else {
             return Ok(false);
         };
+        let mut entry = self.ledger.push(self, to)?;
+        entry.take_in(digest, size)?;
         let mut change = self.durable.change();
-        // Content that another request has just brought to its place may not be on the disk yet.
-        change.also(parent(&self.layout.content(digest)));
-        let mark = self.begin_mark(&mut change, to, digest, size)?;
-        change.settle()?;
-        change.name(&[(&mark.0, &mark.1)])?;
+        self.mark_blob(&mut change, to, digest, size)?;
+        change.commit()?;
+        entry.keep();
         Ok(true)
     }
 
     /// Takes the blob from the repository, unless a manifest there needs it. Its content stays for the collection.
     pub(crate) fn delete_blob(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
         let _no_pushes = self.lock_for_delete(repository);
-        if self.marked_size(repository, digest)?.is_none() {
+        let Some(size) = self.marked_size(repository, digest)? else {
             return Ok(Deleted::Unknown);
-        }
+        };
         if let Some(needed_by) = self.needed_by(repository, digest)? {
             return Ok(Deleted::Needed(needed_by));
         }
         let _nobody_holds = self.locks.release(digest);
+        let mut entry = self.ledger.removal(self, repository)?;
+        entry.take_out(digest, size)?;
         self.remove_blob(repository, digest)?;
         Ok(Deleted::Done)
     }
@@ -119,18 +118,17 @@ impl Store {
         Ok(())
     }
 
-    /// Prepares what says that the repository has a blob, among the content's holders too; once this has settled and
-    /// the content has its name, the first of both files gets the second's.
-    pub(super) fn begin_mark(
+    /// Says that the repository has a blob, among the content's holders too.
+    pub(super) fn mark_blob(
         &self,
         change: &mut Change<'_>,
         repository: &RepoName,
         digest: &Digest,
         size: u64,
-    ) -> Result<(PathBuf, PathBuf), Error> {
+    ) -> Result<(), Error> {
         change.mark(&[self.layout.holder(digest, repository)])?;
         let mark = self.layout.repository(repository).blob(digest);
-        Ok((change.write(&mark, format!("{size}\n").as_bytes())?, mark))
+        change.write(&mark, format!("{size}\n").as_bytes())
     }
 
     pub(super) fn marked_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {

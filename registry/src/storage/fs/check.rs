@@ -144,6 +144,9 @@ impl Check<'_> {
     fn settle(&self, finding: Finding) -> Result<Problem, Error> {
         let Finding { severity, path, what, repair } = finding;
         let done = if self.repair { self.mend(&path, repair)? } else { None };
+        if done.is_some() {
+            self.store.ledger.forget();
+        }
         Ok(self.problem(severity, &path, what, done))
     }
 
@@ -196,7 +199,7 @@ impl Store {
             name.remove(0);
         }
         let name = format!("{name}-{}", uuid::Uuid::new_v4());
-        let moved = self.durable.rename(path, &self.layout.quarantine().join(name));
+        let moved = self.durable.set_aside(path, &self.layout.quarantine().join(name));
         if let Some(folder) = path.parent() {
             self.listings.forget(folder);
         }

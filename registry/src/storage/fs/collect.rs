@@ -5,6 +5,7 @@
 //! - content that no repository holds,
 //! - a repository's blobs that none of its manifests needs (a client that looked at one counts as touching it),
 //! - uploads to which nothing was sent, and files left in `tmp/`,
+//! - records of deletions, after 90 days, or where what was deleted is there again,
 //! - entries of holders that are no longer true, and empty folders.
 //!
 //! Manifests stay, with and without tags. Nobody waits: each step tries the locks that a request may have, looks again
@@ -12,10 +13,12 @@
 //! number of repositories and blobs, time grows by each one's few looks.
 
 mod contents;
+mod deletions;
 mod leftovers;
 mod memberships;
 
 use std::{
+    cell::Cell,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -23,7 +26,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use crate::storage::Error;
+use crate::storage::{Error, UploadId};
 
 /// How to collect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub(crate) enum Kind {
     Blob,
     /// A session that a client gave up.
     Upload,
+    /// The record of a deletion that is long ago or was undone.
+    Deletion,
     /// A file that was on its way to its name.
     Leftover,
 }
@@ -66,6 +71,7 @@ impl std::fmt::Display for Kind {
             Self::Content => "content",
             Self::Blob => "blob",
             Self::Upload => "upload",
+            Self::Deletion => "deletion",
             Self::Leftover => "leftover",
         })
     }
@@ -82,23 +88,44 @@ pub(super) struct Run<'a> {
 }
 
 impl Store {
-    /// Ends uploads that received nothing, without waiting for a collection.
-    pub(super) fn end_empty_uploads(&self) -> Result<(), Error> {
+    /// Ends so many uploads that have been left alone for longest, without waiting for a collection: first those that
+    /// received nothing. Those that somebody may still be about to go on with stay.
+    pub(super) fn end_old_uploads(&self, count: usize) -> Result<(), Error> {
+        let ids =
+            super::folder::names(&self.layout.uploads())?.into_iter().filter_map(|name| name.parse().ok());
+        let mut oldest: Vec<(bool, SystemTime, UploadId)> = ids
+            .filter_map(|id| self.upload_touched(id).map(|(is_empty, time)| (!is_empty, time, id)))
+            .collect();
+        oldest.sort_unstable_by_key(|(has_some, touched, _)| (*has_some, *touched));
+        let ended = self.end_abandoned_uploads(oldest.into_iter().map(|(_, _, id)| id), count)?;
+        if ended > 0 {
+            tracing::warn!(ended, "too many uploads: those that were left alone for longest have ended");
+        }
+        Ok(())
+    }
+
+    /// Of these uploads ends so many that nobody is about to go on with; says how many.
+    pub(super) fn end_abandoned_uploads(
+        &self,
+        ids: impl Iterator<Item = UploadId>,
+        most: usize,
+    ) -> Result<usize, Error> {
+        let ended = Cell::new(0);
+        let mut report = |_| ended.set(ended.get() + 1);
         let mut run = Run {
             store: self,
             is_dry: false,
             grace: Duration::ZERO,
-            report: &mut |_| {},
+            report: &mut report,
             go_on: &mut || true,
         };
-        for name in super::folder::names(&self.layout.uploads())? {
-            if let Ok(id) = name.parse()
-                && self.is_empty_upload(id)
-            {
-                run.upload(id)?;
+        for id in ids {
+            if ended.get() == most {
+                break;
             }
+            run.upload(id)?;
         }
-        Ok(())
+        Ok(ended.get())
     }
 
     /// Collects. `report` hears of everything that went; `go_on` is asked often and may wait.

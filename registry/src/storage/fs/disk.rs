@@ -2,13 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    io::{self, IoSlice, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
 };
-
-use super::together;
-use crate::storage::{Error, IoContext as _};
 
 /// The disk as it is; in tests also one that fails.
 #[derive(Clone, Debug, Default)]
@@ -58,14 +55,33 @@ impl Disk {
     }
 
     pub(super) fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        self.write_pieces(file, &[bytes])
+    }
+
+    /// Writes them one after the other, many with one system call.
+    pub(super) fn write_pieces(&self, file: &mut File, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+        let mut left = &mut slices[..];
         if let Err(error) = self.step() {
             // What fails may have written something.
-            file.write_all(&bytes[..bytes.len() / 2])?;
+            let first = pieces.first().map_or(&[][..], AsRef::as_ref);
+            file.write_all(&first[..first.len() / 2])?;
             return Err(error);
         }
-        file.write_all(bytes)?;
+        // Takes away those that are empty, also before the first one.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match file.write_vectored(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         #[cfg(test)]
-        self.note(|| faults::Done::Wrote(faults::path(file), bytes.to_owned()));
+        for piece in pieces {
+            self.note(|| faults::Done::Wrote(faults::path(file), piece.as_ref().to_owned()));
+        }
         Ok(())
     }
 
@@ -77,24 +93,50 @@ impl Disk {
         Ok(())
     }
 
-    /// Puts files, and the names in folders, on the disk, all at the same time.
-    pub(super) fn sync_together(&self, things: Vec<(File, PathBuf)>) -> Result<(), Error> {
-        let (mut files, mut paths) = (Vec::new(), Vec::new());
-        for (file, path) in things {
-            self.step().at("sync", &path)?;
-            files.push(file);
-            paths.push(path);
+    /// Opens a file for writing, making it where it is not there. Nobody else on the machine reads it.
+    pub(super) fn open_or_create(&self, path: &Path) -> io::Result<File> {
+        self.step()?;
+        #[cfg(test)]
+        let is_new = !path.exists();
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        #[cfg(test)]
+        if is_new {
+            self.note(|| faults::Done::Created(path.to_owned()));
         }
-        match together::sync_all(files).into_iter().next() {
-            None => {
-                #[cfg(test)]
-                for path in paths {
-                    self.note(|| faults::Done::Synced(path));
-                }
-                Ok(())
-            }
-            Some((place, error)) => Err(error).at("sync", &paths[place]),
+        Ok(file)
+    }
+
+    /// Writes over what is there, or behind it.
+    pub(super) fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.step() {
+            // What fails may have written something.
+            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(error);
         }
+        file.write_all_at(bytes, offset)?;
+        #[cfg(test)]
+        self.note(|| faults::Done::WroteAt(faults::path(file), offset, bytes.to_owned()));
+        Ok(())
+    }
+
+    /// Puts a file's content on the disk.
+    pub(super) fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.step()?;
+        file.sync_data()?;
+        #[cfg(test)]
+        self.note(|| faults::Done::Synced(faults::path(file)));
+        Ok(())
+    }
+
+    /// Puts everything on the disk that its file system has, the root open since the start.
+    pub(super) fn sync_everything(&self, root: &File) -> io::Result<()> {
+        self.step()?;
+        rustix::fs::syncfs(root)?;
+        // Also out of the disk's own memory, which not every file system sees to.
+        root.sync_all()?;
+        #[cfg(test)]
+        self.note(|| faults::Done::SyncedAll);
+        Ok(())
     }
 
     /// Puts the names in a folder on the disk.
@@ -176,8 +218,12 @@ pub(super) mod faults {
         MadeFolder(PathBuf),
         /// Appended.
         Wrote(PathBuf, Vec<u8>),
+        /// At this place.
+        WroteAt(PathBuf, u64, Vec<u8>),
         Truncated(PathBuf, u64),
         Synced(PathBuf),
+        /// All files and all folders.
+        SyncedAll,
         Renamed(PathBuf, PathBuf),
         /// The file, and the name that it has now, too.
         Linked(PathBuf, PathBuf),

@@ -1,17 +1,24 @@
-//! Writing so that it is still there after a power failure: when a function here returns, the file and every folder
-//! on the way to it are on the disk. Readers see a file whole or not at all.
+//! Writing so that it is still there after a power failure: when a function here returns, what it did is on the disk, in
+//! its place or in the [`journal`](super::journal). Readers see a file whole or not at all.
 //!
 //! Folders are made as they are needed, and taken away when they are empty and nobody is about to put something there.
 
+mod start;
+
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, TryLockError},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError},
+    thread::JoinHandle,
 };
 
 use uuid::Uuid;
 
-use super::{change::Change, disk::Disk, known::Known};
+use super::{
+    change::Change,
+    disk::Disk,
+    journal::{Journal, Record, Step},
+};
 use crate::storage::{Error, IoContext as _};
 
 /// Names of folders in `tmp/` that will be used again begin with this.
@@ -21,34 +28,36 @@ pub(super) const SPARE: &str = "spare-";
 pub(super) struct Durable {
     pub(super) disk: Disk,
     /// Exists; the folders below it are this type's business.
-    pub(super) root: PathBuf,
+    root: PathBuf,
     /// On the same file system, so that renaming is atomic.
     tmp: PathBuf,
     /// What all empty files are: making another file of each would cost more than all the rest of a push.
     empty: PathBuf,
-    pub(super) known: Known,
+    pub(super) journal: Arc<Journal>,
+    /// Keeps the journal short, once what it held is done.
+    keeper: Option<JoinHandle<()>>,
     /// Shared by those who put something into a folder; who takes folders away needs it alone and never waits.
     filling: RwLock<()>,
 }
 
 impl Durable {
-    pub(super) fn new(root: &Path, tmp: PathBuf, empty: PathBuf) -> Self {
-        Self {
-            disk: Disk::default(),
-            root: root.to_owned(),
-            tmp,
-            empty,
-            known: Known::default(),
-            filling: RwLock::default(),
-        }
+    pub(super) fn change(&self) -> Change<'_> {
+        Change::new(self, self.filling())
     }
 
-    pub(super) fn change(&self) -> Change<'_> {
-        Change::new(self, self.filling.read().unwrap_or_else(PoisonError::into_inner))
+    fn filling(&self) -> RwLockReadGuard<'_, ()> {
+        self.filling.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes `bytes` the content of `path`.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let mut change = self.change();
+        change.write(path, bytes)?;
+        change.commit()
+    }
+
+    /// The same for what is read before the journal is, or must not be in it: no record may be about the same path.
+    pub(super) fn write_at_once(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         self.write_with(path, bytes, 0o666)
     }
 
@@ -58,41 +67,63 @@ impl Durable {
     }
 
     fn write_with(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-        let mut change = self.change();
-        let tmp = change.write_with(path, bytes, mode)?;
-        change.settle()?;
-        change.name(&[(&tmp, path)])
-    }
-
-    /// Gives a file that is synced itself its name, over whatever had that name.
-    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        let mut change = self.change();
-        change.folder(parent(to))?;
-        change.name(&[(from, to)])
+        let tmp = self.tmp_name();
+        let write = || {
+            let mut file = self.disk.create_new_with(&tmp, mode).at("create", &tmp)?;
+            self.disk.write(&mut file, bytes).at("write", &tmp)?;
+            self.disk.sync_data(&file).at("sync", &tmp)?;
+            self.rename(&tmp, path)
+        };
+        write().inspect_err(|_| {
+            // What is left goes with a collection.
+            let _ = fs::remove_file(&tmp);
+        })
     }
 
     /// Makes empty files, where they are not there.
     pub(super) fn mark(&self, paths: &[PathBuf]) -> Result<(), Error> {
         let mut change = self.change();
         change.mark(paths)?;
-        change.settle()
+        change.commit()
+    }
+
+    /// Gives a file that is synced itself its name, over whatever had that name, in a folder of those that are there from
+    /// the start or in one below.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        let _folders_stay = self.filling();
+        let folder = parent(to);
+        self.folder(folder)?;
+        self.disk.rename(from, to).at("rename to", to)?;
+        self.disk.sync_folder(folder).at("sync", folder)?;
+        if folder == self.root {
+            return Ok(());
+        }
+        // Who made the folder may not have put it on the disk yet.
+        self.disk.sync_folder(parent(folder)).at("sync", parent(folder))
+    }
+
+    /// Moves a file away that records write, or may have written.
+    pub(super) fn set_aside(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        self.rename(from, to)?;
+        let mut record = Record::default();
+        record.add(&Step::Remove(self.below_root(from)));
+        self.journal.append(record)?.done();
+        Ok(())
     }
 
     /// Takes a name away; false where it was not there.
     pub(super) fn remove(&self, path: &Path) -> Result<bool, Error> {
+        match fs::symlink_metadata(path) {
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error).at("look at", path),
+        }
+        let mut record = Record::default();
+        record.add(&Step::Remove(self.below_root(path)));
+        let applying = self.journal.append(record)?;
         let removed = self.forget(path)?;
-        if removed {
-            self.sync_folder_of(path)?;
-        }
+        applying.done();
         Ok(removed)
-    }
-
-    /// Puts on the disk what was done to a name, unless its folder is gone too.
-    pub(super) fn sync_folder_of(&self, path: &Path) -> Result<(), Error> {
-        match self.disk.sync_folder(parent(path)) {
-            Err(error) if is_gone(&error) => Ok(()),
-            synced => synced.at("sync", parent(path)),
-        }
     }
 
     /// Takes away a name that does no harm when a power failure brings it back.
@@ -112,17 +143,25 @@ impl Durable {
             Err(TryLockError::WouldBlock) => return Ok(false),
         };
         match self.disk.remove_folder(folder) {
-            Ok(()) => {
-                self.known.forget(folder);
-                Ok(true)
-            }
+            Ok(()) => Ok(true),
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(error) => Err(error).at("remove", folder),
         }
     }
 
-    /// Makes an empty file where none is.
-    pub(super) fn make_empty(&self, path: &Path) -> io::Result<()> {
+    /// Makes an empty file where none is. Its record makes it durable.
+    pub(super) fn mark_now(&self, path: &Path) -> Result<(), Error> {
+        if fs::exists(path).unwrap_or(false) {
+            return Ok(());
+        }
+        self.folder(parent(path))?;
+        match self.make_empty(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).at("create", path),
+            _ => Ok(()),
+        }
+    }
+
+    fn make_empty(&self, path: &Path) -> io::Result<()> {
         let linked = match self.disk.link(&self.empty, path) {
             // It is not there yet, or has as many names as a file can have.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TooManyLinks) => {
@@ -152,10 +191,37 @@ impl Durable {
         self.tmp.join(Uuid::new_v4().to_string())
     }
 
-    pub(super) fn ensure_folder(&self, folder: &Path) -> Result<(), Error> {
-        let mut change = self.change();
-        change.folder(folder)?;
-        change.settle()
+    /// A path as records name it.
+    pub(super) fn below_root<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// Makes a folder and those above it, where they are not there.
+    pub(super) fn folder(&self, folder: &Path) -> Result<(), Error> {
+        if fs::exists(folder).unwrap_or(false) {
+            return Ok(());
+        }
+        if folder != self.root {
+            self.folder(parent(folder))?;
+        }
+        match self.disk.create_folder(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).at("create", folder),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        // Where it could not be opened, what the journal holds was not done.
+        let Some(keeper) = self.keeper.take() else { return };
+        self.journal.close();
+        if keeper.join().is_err() {
+            tracing::error!("who keeps the journal short has panicked");
+        }
+        if let Err(error) = self.journal.checkpoint() {
+            tracing::error!(%error, "what was taken stays in the journal until the next start");
+        }
     }
 }
 
@@ -171,15 +237,11 @@ pub(super) fn parent(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use super::*;
+    use super::{super::layout::Layout, *};
 
     fn durable() -> (tempfile::TempDir, Durable) {
         let root = tempfile::tempdir().unwrap();
-        let tmp = root.path().join("tmp");
-        fs::create_dir(&tmp).unwrap();
-        let durable = Durable::new(root.path(), tmp, root.path().join("empty"));
+        let durable = Durable::open(&Layout::new(root.path()), Disk::default()).unwrap();
         (root, durable)
     }
 

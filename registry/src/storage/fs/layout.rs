@@ -6,17 +6,22 @@
 //! control.sock                                 where that one, if it is a server, takes `gc` and `check`
 //! policy.json                                  the last policy that the operator sent
 //! token.key                                    signs tokens; who knows it is whoever they like
+//! registry.id                                  the id by which other registries know this one
+//! feed/boot                                    in which run of the machine the feed was written, or `clean`
+//! feed/<epoch>-<offset>                        what was pushed and deleted, an entry a line, as JSON
 //! scrubbed                                     empty: its time is when all content was last found right, or set aside
 //! empty                                        what the empty files below have in common: they are links to it
 //! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
 //! holders/sha256/ab/abcd…/team+app             for each repository that has it as a blob or manifest, an empty file
+//! journal/{0,1}                                changes that may not be in their places yet; empty after an orderly end
 //! quarantine/                                  content that was found damaged; nothing is served from here
 //! uploads/<session>/{session.json,data}        what clients are sending; goes away some time after the last byte
 //! tmp/                                         files on their way to or from their names, folders for the next uploads; emptied
 //!                                              at each start
 //! repositories/<name>/_blobs/sha256/abcd…      "this repository has this blob": its size, in decimal
 //! repositories/<name>/_manifests/sha256/abcd…  "this repository has this manifest": what it is and needs, as JSON
-//! repositories/<name>/_tags/<tag>              the digest that the tag points to
+//! repositories/<name>/_tags/<tag>              the digest that the tag points to; when and where it was set
+//! repositories/<name>/_deleted/<tag or digest> "this was deleted": the digest that it had; when and where
 //! repositories/<name>/_referrers/sha256/abcd…/ for each manifest whose subject is abcd…, an empty file
 //! repositories/<name>/_needed/sha256/abcd…/    for each manifest that needs the blob or manifest abcd…, an empty file
 //! repositories/<name>/_tagged/sha256/abcd…/    for each tag that points to the manifest abcd…, an empty file
@@ -31,13 +36,17 @@ use oci::{Algorithm, Digest, RepoName, Tag, digest::ALGORITHMS};
 use crate::storage::UploadId;
 
 /// Version that this program writes and reads.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
+/// Lacks nothing but stamps and a journal. A root becomes one of this version at its next start, so that programs which
+/// know neither leave it alone.
+pub(super) const FORMER: u64 = 2;
 
 const BLOBS: &str = "_blobs";
 const MANIFESTS: &str = "_manifests";
 const TAGS: &str = "_tags";
 pub(super) const REFERRERS: &str = "_referrers";
 pub(super) const NEEDED: &str = "_needed";
+pub(super) const DELETED: &str = "_deleted";
 const TAGGED: &str = "_tagged";
 
 /// Folders in a repository that hold one folder for each digest.
@@ -73,12 +82,24 @@ impl Layout {
         self.root.join("token.key")
     }
 
+    pub(super) fn id(&self) -> PathBuf {
+        self.root.join("registry.id")
+    }
+
+    pub(super) fn feed(&self) -> PathBuf {
+        self.root.join("feed")
+    }
+
     pub(super) fn scrubbed(&self) -> PathBuf {
         self.root.join("scrubbed")
     }
 
     pub(super) fn empty(&self) -> PathBuf {
         self.root.join("empty")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join("journal")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {
@@ -99,7 +120,14 @@ impl Layout {
 
     /// Every folder that is there from the start.
     pub(super) fn folders(&self) -> Vec<PathBuf> {
-        let mut folders = vec![self.tmp(), self.uploads(), self.quarantine(), self.repositories()];
+        let mut folders = vec![
+            self.journal(),
+            self.feed(),
+            self.tmp(),
+            self.uploads(),
+            self.quarantine(),
+            self.repositories(),
+        ];
         for algorithm in ALGORITHMS {
             folders.extend([self.contents(algorithm), self.all_holders(algorithm)]);
         }
@@ -171,8 +199,21 @@ impl Repository {
         self.tags().join(tag.as_str())
     }
 
+    pub(super) fn deletions(&self) -> PathBuf {
+        self.folder.join(DELETED)
+    }
+
+    /// No tag has the colon that every digest has.
+    pub(super) fn deletion(&self, name: &str) -> PathBuf {
+        self.deletions().join(name)
+    }
+
+    pub(super) fn all_referrers(&self) -> PathBuf {
+        self.folder.join(REFERRERS)
+    }
+
     pub(super) fn referrers(&self, subject: &Digest) -> PathBuf {
-        below(&self.folder.join(REFERRERS), subject)
+        below(&self.all_referrers(), subject)
     }
 
     pub(super) fn referrer(&self, subject: &Digest, referrer: &Digest) -> PathBuf {

@@ -20,8 +20,8 @@ const LARGE: usize = 2048;
 const LISTINGS: usize = 16;
 /// Changes that are remembered of one; after more it is read again.
 const CHANGES: usize = 4096;
-/// Bytes of the longest name, a tag's 128, and of what ends it.
-const LONGEST: usize = 129;
+/// Bytes of the longest name, a digest of SHA-512, and of what ends it.
+const LONGEST: usize = 136;
 /// Read at once.
 const PIECE: usize = 16 << 10;
 

@@ -1,7 +1,8 @@
 //! What must not happen at the same time. Each lock is one of a few that all names share, by their hash.
 //!
-//! Taken in this order: a repository's, then content's, then a tag's, then a place's. Collection only ever tries to take one, holds it
-//! for a look and a removal, and goes on without where a request has it.
+//! Taken in this order: a repository's, then content's, then an entry of the ledger, then a tag's, then a place's; the
+//! feed's is the last one. Collection only ever tries to take one, holds it for a look and a removal, and goes on without where
+//! a request has it.
 
 use std::{
     collections::BTreeSet,
@@ -62,13 +63,13 @@ impl Locks {
     }
 
     /// One moves a tag at a time, so that what points back from manifests to tags is never behind.
-    pub(super) fn tags(&self, repository: &RepoName, tags: &[Tag]) -> Vec<MutexGuard<'_, ()>> {
+    pub(super) fn tags(&self, repository: &RepoName, tags: &[&Tag]) -> Vec<MutexGuard<'_, ()>> {
         // In one order, whoever takes them, and each once.
         let stripes: BTreeSet<_> = tags.iter().map(|tag| stripe(&(repository, tag))).collect();
         stripes.into_iter().map(|stripe| lock(&self.tags[stripe])).collect()
     }
 
-    /// Content comes to its place, or is judged by what lies there: not both at once, for a moment.
+    /// One brings content, and says who has it, at a time, and nobody judges meanwhile by what lies in its place.
     pub(super) fn place(&self, digest: &Digest) -> MutexGuard<'_, ()> {
         lock(&self.places[stripe(digest)])
     }

@@ -1,8 +1,8 @@
 //! Manifests, their tags and their referrers.
 //!
-//! A push puts everything on the disk first, under names that nobody looks at, with the entries of the indexes. Then
-//! content and the repository's record get their names, then tags: whatever a crash leaves, an old tag is replaced only
-//! by one that is complete. Deletes go the other way round and never run beside a push to the same repository,
+//! A push makes everything first, under names that nobody looks at, with the entries of the indexes, and has it in the
+//! journal. Then content and the repository's record get their names, then tags: an old tag is replaced only by one that
+//! is complete. Deletes go the other way round and never run beside a push to the same repository,
 //! so that nothing which an accepted manifest needs is taken away.
 
 use std::{collections::HashSet, fs, io::Read as _, path::PathBuf};
@@ -11,8 +11,14 @@ use bytes::Bytes;
 use oci::{Digest, Manifest, Reference, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, change::Change, durable::parent, ignoring_damage, layout::Repository, repositories};
-use crate::storage::{Deleted, Error, IoContext as _, Put, StoredManifest};
+use super::{Store, layout::Repository};
+use crate::storage::{
+    Deleted, Error, IoContext as _, NewTag, Put, StoredManifest,
+    stamp::{Event, Stamp},
+};
+
+/// Tags that go in one change.
+pub(super) const TAGS_AT_ONCE: usize = 500;
 
 /// What a repository knows of one of its manifests without reading the content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +41,16 @@ pub(super) struct Record {
 }
 
 impl Store {
-    /// Stores a manifest under its digest and these tags, if all that it needs is there.
+    /// Stores a manifest under its digest and these tags, if all that it needs is there. With a stamp of another
+    /// registry the tags keep that.
     pub(crate) fn put_manifest(
         &self,
         repository: &RepoName,
         manifest: Manifest,
         digest: &Digest,
         bytes: &[u8],
-        tags: &[Tag],
+        new_tags: &[NewTag],
+        stamp: Option<&Stamp>,
     ) -> Result<Put, Error> {
         let _no_deletes = self.lock_for_push(repository);
         match self.record(repository, digest) {
@@ -58,59 +66,63 @@ impl Store {
             return Ok(Put::Missing(missing));
         }
         let _it_stays = self.locks.hold(digest);
-        let _one_at_a_time = self.locks.tags(repository, tags);
+        let mut entry = self.ledger.push(self, repository)?;
+        let tags: Vec<_> = new_tags.iter().map(|new| &new.tag).collect();
+        let _one_at_a_time = self.locks.tags(repository, &tags);
         let folder = self.layout.repository(repository);
-        let formers: Vec<_> = tags
-            .iter()
-            .map(|tag| ignoring_damage(self.resolve(repository, tag)))
-            .collect::<Result<_, _>>()?;
+        let moves = match self.moves(repository, digest, new_tags, stamp)? {
+            Ok(moves) => moves,
+            Err(refused) => return Ok(refused),
+        };
+        entry.take_in(digest, bytes.len() as u64)?;
         let mut change = self.durable.change();
-        self.settle_needed(&mut change, &folder, &manifest);
         let record = Record { absent: missing, ..Record::of(manifest, bytes) };
         change.mark(&record.entries(&folder, digest))?;
         change.mark(&[self.layout.holder(digest, repository)])?;
         change.mark(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>())?;
-        let (content, at) = (self.layout.content(digest), folder.manifest(digest));
         let json = serde_json::to_vec(&record).map_err(Error::Encode)?;
-        let new_content = change.write_if_new(&content, bytes)?;
-        let new_record = change.write_if_new(&at, &json)?;
-        let mut pointers = Vec::with_capacity(tags.len());
-        for tag in tags {
+        let one_brings_it = self.locks.place(digest);
+        change.write_if_new(&self.layout.content(digest), bytes)?;
+        let is_new = change.write_if_new(&folder.manifest(digest), &json)?;
+        let mut new_names = 0;
+        for (tag, _) in &moves.tags {
             let at = folder.tag(tag);
-            let new = change.write_if_new(&at, format!("{digest}\n").as_bytes())?;
-            pointers.extend(new.map(|new| (new, at)));
+            new_names += usize::from(!fs::exists(&at).unwrap_or(false));
+            change.write(&at, &moves.event.encode())?;
         }
-        change.settle()?;
-        if let Some(new_content) = new_content {
-            let _nobody_judges = self.locks.place(digest);
-            change.rename(&new_content, &content)?;
+        let outdated = moves.outdated(&folder);
+        change.forget(&outdated);
+        for name in &moves.undone {
+            change.remove(&folder.deletion(name))?;
         }
-        let new_record: Vec<_> = new_record.iter().map(|new| (new.as_path(), at.as_path())).collect();
-        change.name(&new_record)?;
-        let pointers: Vec<_> = pointers.iter().map(|(from, to)| (from.as_path(), to.as_path())).collect();
-        change.name(&pointers).inspect_err(|_| self.listings.forget(&folder.tags()))?;
-        for tag in tags {
+        let announced = self.announce_push(repository, &moves, record.subject.as_ref(), is_new);
+        let stored = change.commit();
+        drop(one_brings_it);
+        stored.inspect_err(|_| {
+            self.listings.forget(&folder.tags());
+            self.listings.forget(&folder.deletions());
+            entry.doubt();
+        })?;
+        drop(announced);
+        for (tag, _) in &moves.tags {
             self.listings.note(&folder.tags(), tag.as_str(), true);
         }
-        drop(change);
+        for name in &moves.undone {
+            self.listings.note(&folder.deletions(), name, false);
+        }
+        entry.keep();
+        entry.tags(new_names, 0);
+        // What was there already was not pushed now.
+        if is_new || !moves.tags.is_empty() {
+            let tag = moves.tags.last().map(|(tag, _)| *tag);
+            if let Some(push) = Self::last_push(&folder, tag, digest) {
+                entry.pushed(push);
+            }
+        }
+        drop(entry);
         self.repositories_changed();
-        let outdated = tags.iter().zip(formers).filter_map(|(tag, former)| {
-            let former = former.filter(|former| former != digest)?;
-            Some(folder.tagged_by(&former, tag))
-        });
-        self.forget_entries(&outdated.collect::<Vec<_>>());
+        self.forget_entries(&outdated);
         Ok(Put::Stored)
-    }
-
-    /// What a manifest needs may have been pushed by a request that has not put it on the disk yet.
-    fn settle_needed(&self, change: &mut Change<'_>, folder: &Repository, manifest: &Manifest) {
-        for digest in manifest.blobs.iter().chain(&manifest.manifests) {
-            change.also(parent(&self.layout.content(digest)));
-            change.also(parent(&folder.blob(digest)));
-        }
-        for digest in &manifest.manifests {
-            change.also(parent(&folder.manifest(digest)));
-        }
     }
 
     /// What the manifest needs and the repository has not.
@@ -173,15 +185,6 @@ impl Store {
         Ok(None)
     }
 
-    pub(super) fn resolve(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>, Error> {
-        let path = self.layout.repository(repository).tag(tag);
-        let Some(text) = super::read_if_there(&path)? else {
-            return Ok(None);
-        };
-        let digest = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
-        digest.map(Some).ok_or(Error::Damaged { path, what: "it should hold a digest" })
-    }
-
     pub(super) fn record(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Record>, Error> {
         let path = self.layout.repository(repository).manifest(digest);
         let Some(json) = super::read_if_there(&path)? else {
@@ -191,44 +194,63 @@ impl Store {
         record.map(Some).map_err(|_| Error::Damaged { path, what: "it should hold a manifest's record" })
     }
 
-    /// Takes a tag away and nothing else.
-    pub(crate) fn delete_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Deleted, Error> {
-        let _no_pushes = self.lock_for_delete(repository);
-        let folder = self.layout.repository(repository);
-        let digest = self.resolve(repository, tag).unwrap_or_default();
-        let removed = self.remove_tag(&folder, tag)?;
-        self.forget_entries(digest.map(|digest| folder.tagged_by(&digest, tag)).iter());
-        Ok(if removed { Deleted::Done } else { Deleted::Unknown })
+    #[cfg(test)]
+    pub(crate) fn delete_manifest(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        stamp: Option<&Stamp>,
+    ) -> Result<Deleted, Error> {
+        self.delete_manifest_unless(repository, digest, stamp, &|_| false)
     }
 
-    fn remove_tag(&self, folder: &Repository, tag: &Tag) -> Result<bool, Error> {
-        // Also where it fails later: then it may be gone, or not.
-        let removed =
-            self.durable.remove(&folder.tag(tag)).inspect_err(|_| self.listings.forget(&folder.tags()))?;
-        self.listings.note(&folder.tags(), tag.as_str(), false);
-        Ok(removed)
-    }
-
-    /// Takes a manifest away with its tags, unless an index of the repository needs it.
-    pub(crate) fn delete_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
+    /// Takes a manifest away with its tags, unless an index of the repository needs it, or one of the tags was set after
+    /// the stamp of another registry. Where there are many tags they go some at a time, and what fails in between has
+    /// taken some of them away; the manifest goes with the last ones. It
+    /// stays as well where one of the tags does.
+    pub(crate) fn delete_manifest_unless(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        stamp: Option<&Stamp>,
+        stays: &dyn Fn(&Tag) -> bool,
+    ) -> Result<Deleted, Error> {
         let _no_pushes = self.lock_for_delete(repository);
         let folder = self.layout.repository(repository);
-        let entries = match self.record(repository, digest) {
+        let (entries, size) = match self.record(repository, digest) {
             Ok(None) => return Ok(Deleted::Unknown),
-            Ok(Some(record)) => record.entries(&folder, digest),
+            Ok(Some(record)) => (record.entries(&folder, digest), record.size),
             // Nobody knows what it needed: entries that stay are found not to be true.
-            Err(Error::Damaged { .. }) => Vec::new(),
+            Err(Error::Damaged { .. }) => (Vec::new(), 0),
             Err(error) => return Err(error),
         };
         if let Some(needed_by) = self.needed_by(repository, digest)? {
             return Ok(Deleted::Needed(needed_by));
         }
+        let tags = self.tags_of(repository, digest)?;
+        if let Some(tag) = tags.iter().find(|tag| stays(tag)) {
+            return Ok(Deleted::Fixed(tag.clone()));
+        }
+        let record = match self.deletion_after(&self.latest(repository, &tags)?, digest, stamp) {
+            Ok(record) => record,
+            Err(later) => return Ok(Deleted::Older(later)),
+        };
         let _nobody_holds = self.locks.release(digest);
-        for tag in self.tags_of(repository, digest)? {
-            self.remove_tag(&folder, &tag)?;
-            self.forget_entries([&folder.tagged_by(digest, &tag)]);
+        let mut entry = self.ledger.removal(self, repository)?;
+        entry.take_out(digest, size)?;
+        let mut announced = None;
+        for (tags, is_last) in in_turns(&tags) {
+            let own = is_last.then(|| digest.to_string());
+            let names = tags.iter().map(Tag::to_string).chain(own);
+            let records: Vec<_> = names.map(|name| (name, record.clone())).collect();
+            announced = Some(self.announce_deletions(repository, &records));
+            let tags: Vec<_> = tags.iter().collect();
+            let removed = self.take_away(&folder, &tags, &records).inspect_err(|_| entry.doubt())?;
+            entry.tags(0, removed);
+            self.forget_entries(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>());
         }
         self.durable.remove(&folder.manifest(digest))?;
+        drop(announced);
         self.repositories_changed();
         self.forget_entries(&entries);
         if self.marked_size(repository, digest)?.is_none() {
@@ -237,27 +259,27 @@ impl Store {
         Ok(Deleted::Done)
     }
 
-    /// The repository's tags after `last`, sorted, at most `n` and whether there are more. None where there is no
-    /// such repository.
-    pub(crate) fn tags(
-        &self,
-        repository: &RepoName,
-        last: Option<&str>,
-        n: usize,
-    ) -> Result<Option<(Vec<String>, bool)>, Error> {
-        let folder = self.layout.repository(repository);
-        let page = self.page(&folder.tags(), last, n)?;
-        if page.0.is_empty() && !self.is_repository(repository)? {
-            return Ok(None);
+    /// The last of what these tags say.
+    fn latest(&self, repository: &RepoName, tags: &[Tag]) -> Result<Option<Event>, Error> {
+        let mut latest: Option<Event> = None;
+        for tag in tags {
+            let event = self.tag_event(repository, tag)?;
+            latest = match (latest, event) {
+                (Some(latest), Some(event)) if event.is_later_than(&latest) => Some(event),
+                (latest, event) => latest.or(event),
+            };
         }
-        Ok(Some(page))
+        Ok(latest)
     }
+}
 
-    fn is_repository(&self, repository: &RepoName) -> Result<bool, Error> {
-        let folder = self.layout.repository(repository);
-        let there = |path: &std::path::Path| fs::exists(path).at("look at", path);
-        Ok(there(&folder.blobs())? || there(&folder.tags())? || repositories::has_manifests(&folder)?)
-    }
+/// Tags as they go together, so that no change grows with their number, and whether these are the last; once at least.
+pub(super) fn in_turns(tags: &[Tag]) -> impl Iterator<Item = (&[Tag], bool)> {
+    let turns = tags.len().div_ceil(TAGS_AT_ONCE).max(1);
+    (1..=turns).map(move |turn| {
+        let (begin, end) = ((turn - 1) * TAGS_AT_ONCE, tags.len().min(turn * TAGS_AT_ONCE));
+        (&tags[begin..end], turn == turns)
+    })
 }
 
 impl Record {

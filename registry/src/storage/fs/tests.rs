@@ -3,8 +3,11 @@
 mod checking;
 mod collecting;
 mod costs;
+mod counting;
 mod damaged;
+mod events;
 mod failing;
+mod journal;
 mod power;
 mod racing;
 
@@ -45,6 +48,25 @@ fn push(store: &Store, content: &str) -> Digest {
     digest(content)
 }
 
+/// What another process finds after a kill -9 at this moment.
+fn killed(root: &Path) -> TempDir {
+    let copy = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    copy_folder(root, copy.path());
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// Files that are on their way, or were left on it.
 fn leftovers(store: &Store) -> Vec<String> {
     let tmp = store.layout.tmp();
@@ -69,12 +91,19 @@ fn the_layout_reads_as_documented() {
     let (manifest, bytes) = image("layer");
     let digest = Digest::of(Algorithm::Sha256, &bytes);
     let tag = "v1".parse().unwrap();
-    assert_eq!(store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag]).unwrap(), Put::Stored);
+    assert_eq!(
+        store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag], None).unwrap(),
+        Put::Stored
+    );
     let read = |path: String| fs::read_to_string(root.path().join(path)).unwrap();
     let hex = layer.hex();
     assert_eq!(read(format!("blobs/sha256/{}/{hex}", &hex[..2])), "layer");
     assert_eq!(read(format!("repositories/team/app/_blobs/sha256/{hex}")), "5\n");
-    assert_eq!(read("repositories/team/app/_tags/v1".to_owned()), format!("{digest}\n"));
+    let id = read("registry.id".to_owned());
+    let tagged = read("repositories/team/app/_tags/v1".to_owned());
+    let (target, stamp) = tagged.split_once('\n').unwrap();
+    assert_eq!(target, digest.as_str());
+    assert!(stamp.ends_with(&format!("Z {id}")), "{stamp}");
     assert!(read(format!("repositories/team/app/_manifests/sha256/{}", digest.hex())).contains("mediaType"));
     for entry in [
         format!("holders/sha256/{}/{hex}/team+app", &hex[..2]),
@@ -83,7 +112,7 @@ fn the_layout_reads_as_documented() {
     ] {
         assert_eq!(read(entry), "");
     }
-    assert_eq!(read("berth.json".to_owned()), r#"{"layout":2}"#);
+    assert_eq!(read("berth.json".to_owned()), r#"{"layout":3}"#);
     assert!(folder::names(&store.layout.uploads()).unwrap().is_empty());
     assert_eq!(leftovers(&store), [""; 0]);
 }
@@ -97,12 +126,26 @@ fn a_root_is_open_once() {
 }
 
 #[test]
+fn a_root_of_the_former_version_becomes_one_of_this() {
+    let (root, store) = store();
+    drop(store);
+    let version = root.path().join("berth.json");
+    fs::write(&version, r#"{"layout":2}"#).unwrap();
+    drop(Store::open(root.path()).unwrap());
+    assert_eq!(fs::read_to_string(&version).unwrap(), r#"{"layout":3}"#);
+    for unknown in [1, 4] {
+        fs::write(&version, format!(r#"{{"layout":{unknown}}}"#)).unwrap();
+        assert!(matches!(Store::open(root.path()), Err(OpenError::Version { .. })));
+    }
+}
+
+#[test]
 fn a_hash_that_was_not_put_down_is_caught_up() {
     let (root, store) = store();
     let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
     let mut upload = open(&store, id).unwrap();
     upload.append(&[Bytes::from_static(b"one ")]).unwrap();
-    upload.suspend();
+    upload.suspend().unwrap();
     // A crash: bytes were written, and the process was gone.
     let mut upload = open(&store, id).unwrap();
     upload.append(&[Bytes::from_static(b"two ")]).unwrap();
@@ -124,7 +167,7 @@ fn data_that_a_power_failure_cut_short_is_hashed_again() {
     let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
     let mut upload = open(&store, id).unwrap();
     upload.append(&[Bytes::from_static(b"one two")]).unwrap();
-    upload.suspend();
+    upload.suspend().unwrap();
     let data = store.layout.upload(id).join("data");
     File::options().write(true).open(data).unwrap().set_len(3).unwrap();
     let upload = open(&store, id).unwrap();
@@ -185,8 +228,8 @@ fn a_delete_and_a_push_that_race_leave_nothing_torn() {
         let (manifest, bytes) = image(&content);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let (put, deleted) = std::thread::scope(|scope| {
-            let put =
-                scope.spawn(|| store.put_manifest(&repository(), manifest, &digest, &bytes, &[]).unwrap());
+            let put = scope
+                .spawn(|| store.put_manifest(&repository(), manifest, &digest, &bytes, &[], None).unwrap());
             let deleted = scope.spawn(|| store.delete_blob(&repository(), &layer).unwrap());
             (put.join().unwrap(), deleted.join().unwrap())
         });
@@ -207,10 +250,10 @@ fn repositories_are_counted_when_something_changes() {
     assert_eq!(store.count_repositories().unwrap(), 0);
     let (manifest, bytes) = image("layer");
     let digest = Digest::of(Algorithm::Sha256, &bytes);
-    store.put_manifest(&repository(), manifest, &digest, &bytes, &[]).unwrap();
+    store.put_manifest(&repository(), manifest, &digest, &bytes, &[], None).unwrap();
     assert_eq!(store.count_repositories().unwrap(), 1);
     assert!(store.find_manifest(&repository(), &Reference::Digest(digest.clone())).unwrap().is_some());
-    store.delete_manifest(&repository(), &digest).unwrap();
+    store.delete_manifest(&repository(), &digest, None).unwrap();
     assert_eq!(store.count_repositories().unwrap(), 0);
 }
 
@@ -224,13 +267,13 @@ fn pages_of_many_tags_follow_every_change() {
     let page = |last: &str, n| store.tags(&repository(), Some(last), n).unwrap().unwrap();
     assert_eq!(page("t1000", 2), (vec!["t1001".to_owned(), "t1002".to_owned()], true));
     assert_eq!(page("t2998", 2), (vec!["t2999".to_owned(), "v1".to_owned()], false));
-    let deleted = store.delete_tag(&repository(), &"t1001".parse().unwrap()).unwrap();
+    let deleted = store.delete_tag(&repository(), &"t1001".parse().unwrap(), None).unwrap();
     assert_eq!(deleted, Deleted::Done);
     let (manifest, bytes) = image("layer");
     let new = ["t1002-a".parse().unwrap(), "zz".parse().unwrap()];
-    store.put_manifest(&repository(), manifest, &digest, &bytes, &new).unwrap();
+    store.put_manifest(&repository(), manifest, &digest, &bytes, &new, None).unwrap();
     assert_eq!(page("t1000", 2), (vec!["t1002".to_owned(), "t1002-a".to_owned()], true));
-    store.delete_manifest(&repository(), &digest).unwrap();
+    store.delete_manifest(&repository(), &digest, None).unwrap();
     assert_eq!(page("t2999", 10), (Vec::new(), false));
     assert_eq!(page("t1002", 1), (vec!["t1003".to_owned()], true));
     // Nothing is left where it was made.

@@ -3,11 +3,13 @@
 //! The data's length is the truth. A hash that was not put down before a crash is caught up from the data, so that
 //! a session goes on after a restart where it stood.
 
+mod held;
 mod room;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -18,14 +20,18 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(super) use self::room::Count;
-use super::{Store, disk::Disk, durable::parent, read_if_there};
+use super::{Store, disk::Disk, read_if_there};
 use crate::storage::{Error, Finished, IoContext as _, UploadId, busy::Guard};
 
 /// Read at once while catching up with a hash.
 const CATCH_UP: usize = 256 << 10;
 
-/// Smaller data is put on the disk together with what names it.
-const LARGE: u64 = 1 << 20;
+/// Smaller data goes through the journal, together with what names it.
+#[cfg(not(test))]
+const LARGE: u64 = 128 << 10;
+/// So that tests have both, which let each step fail.
+#[cfg(test)]
+const LARGE: u64 = 6;
 /// In a session's folder: a [`Session`].
 const SESSION: &str = "session.json";
 
@@ -70,16 +76,21 @@ impl Upload {
 
     /// Takes in the next bytes. After an error it is as if this request had never been.
     pub(crate) fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        if let Err(error) = self.disk.write_pieces(&mut self.data, pieces) {
+            // Where this fails too, the bytes that are left count as received: they are what the client sent.
+            let _ = self.disk.truncate(&self.data, self.began);
+            return Err(error).at("write", data(&self.folder));
+        }
         for piece in pieces {
-            if let Err(error) = self.disk.write(&mut self.data, piece) {
-                // Where this fails too, the bytes that are left count as received: they are what the client sent.
-                let _ = self.disk.truncate(&self.data, self.began);
-                return Err(error).at("write", data(&self.folder));
-            }
             self.hasher.update(piece);
             self.received += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// The repository that it is for.
+    pub(crate) fn repository(&self) -> &RepoName {
+        &self.repository
     }
 
     /// Bytes received in this request.
@@ -92,17 +103,21 @@ impl Upload {
         self.disk.truncate(&self.data, self.began).at("truncate", data(&self.folder))
     }
 
-    /// Puts the hash down until the next request. Nothing is lost where that fails, it is only caught up later.
-    pub(crate) fn suspend(self) {
+    /// Puts the hash down until the next request. Nothing is lost where that fails, it is only caught up later; but where
+    /// the session was cancelled meanwhile, or ended because there were too many, everything is.
+    pub(crate) fn suspend(self) -> Result<(), Error> {
         let session = Session {
             repository: self.repository,
             run: this_run().to_owned(),
             hashed: self.received,
             hash: self.hasher.pause(),
         };
-        if let Err(error) = write_session(&self.disk, &self.folder, &session) {
-            tracing::warn!(upload = %self.id, %error, "failed to put an upload's hash down");
+        match write_session(&self.disk, &self.folder, &session) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::SessionLost),
+            Err(error) => tracing::warn!(upload = %self.id, %error, "failed to put an upload's hash down"),
+            Ok(()) => {}
         }
+        Ok(())
     }
 }
 
@@ -204,33 +219,35 @@ impl Store {
             return Err(error);
         }
         let _it_stays = self.locks.hold(digest);
-        let content = self.layout.content(digest);
-        let mut change = self.durable.change();
-        if is_large {
-            change.folder(parent(&content))?;
-        } else {
-            change.adopt(data, &path, &content)?;
-        }
-        let mark = self.begin_mark(&mut change, &repository, digest, received)?;
-        if let Err(error) = change.settle() {
-            if !is_large {
-                let _ = self.remove_upload(id);
-            }
+        let mut entry = self.ledger.push(self, &repository)?;
+        if let Err(error) = entry.take_in(digest, received) {
+            let _ = self.remove_upload(id);
             return Err(error);
         }
-        let named = {
-            let _nobody_judges = self.locks.place(digest);
-            change.rename(&path, &content)
+        let content = self.layout.content(digest);
+        let mut change = self.durable.change();
+        let nobody_judges = self.locks.place(digest);
+        let moved = if is_large {
+            self.durable.rename(&path, &content)
+        } else {
+            let bytes = all_of(&mut data, received).at("read", &path)?;
+            change.adopt(&path, &content, &bytes)
         };
-        match named {
+        match moved {
             // Cancelled by another request.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(Finished::Unknown);
             }
-            named => named?,
+            moved => moved?,
         }
-        change.name(&[(&mark.0, &mark.1)])?;
-        drop(change);
+        let marked = self.mark_blob(&mut change, &repository, digest, received);
+        let stored = marked.and_then(|()| change.commit());
+        drop(nobody_judges);
+        if let Err(error) = stored {
+            let _ = self.remove_upload(id);
+            return Err(error);
+        }
+        entry.keep();
         // What a crash leaves of the folder goes with the abandoned ones.
         let _ = self.recycle_upload(id);
         Ok(Finished::Stored)
@@ -239,8 +256,7 @@ impl Store {
     /// Puts data on the disk while nobody waits for its digest's lock. Where that fails nothing can be built on the file:
     /// the system tells of lost pages once and then takes them for clean.
     fn sync_data(&self, data: &File, path: &Path) -> Result<(), Error> {
-        let data = data.try_clone().at("sync", path)?;
-        self.durable.disk.sync_together(vec![(data, path.to_owned())])
+        self.durable.disk.sync_data(data).at("sync", path)
     }
 
     /// Ends a session without a blob; false where there is none.
@@ -301,10 +317,19 @@ fn catch_up(session: &Session, data: &mut File) -> io::Result<(Hasher, u64)> {
     Ok((hasher, length))
 }
 
+/// What was received, which is so much.
+fn all_of(data: &mut File, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    data.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// Takes in everything from `offset` to the end; says where the end is.
 pub(super) fn hash_from(offset: u64, data: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
     let mut end = data.seek(SeekFrom::Start(offset))?;
-    let mut buffer = vec![0; CATCH_UP];
+    let left = data.metadata()?.len().saturating_sub(offset);
+    // With nothing left one byte shows that this is still so.
+    let mut buffer = vec![0; usize::try_from(left).map_or(CATCH_UP, |left| left.clamp(1, CATCH_UP))];
     loop {
         match data.read(&mut buffer)? {
             0 => return Ok(end),

@@ -128,9 +128,10 @@ impl Objects {
         to: RepoName,
         digest: Digest,
     ) -> Result<bool, Error> {
-        if self.find_blob_data(&from, &digest).await?.is_none() {
+        let Some(data) = self.find_blob_data(&from, &digest).await? else {
             return Ok(false);
-        }
+        };
+        let _one_at_a_time = self.take_in(&to, &digest, data.size).await?;
         Ok(self.join(&to, &digest, Source::There).await? != Joined::Not)
     }
 

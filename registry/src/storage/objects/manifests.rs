@@ -15,7 +15,7 @@ use super::{
     bucket::{AT_ONCE, Attempts, Slot, nonce},
     keys,
 };
-use crate::storage::{Deleted, Error, Put, StoredManifest};
+use crate::storage::{Deleted, Error, NewTag, Put, Stays, StoredManifest};
 
 /// Read of a manifest for what it is: all but absurd media types are shorter.
 const FIRST: u64 = 2048;
@@ -84,14 +84,26 @@ impl Objects {
         manifest: Manifest,
         digest: Digest,
         bytes: Bytes,
-        tags: Vec<Tag>,
+        tags: Vec<NewTag>,
     ) -> Result<Put, Error> {
+        for NewTag { tag, .. } in tags.iter().filter(|new| new.is_fixed) {
+            let former = self.resolve(&repository, tag).await;
+            if let Ok(Some(former)) = former
+                && former != digest
+            {
+                return Ok(Put::Fixed(tag.clone(), former));
+            }
+        }
+        let one_at_a_time = self.take_in(&repository, &digest, bytes.len() as u64).await?;
         let put = self.put_record(&repository, &manifest, &digest, bytes).await?;
         if put != Put::Stored {
             return Ok(put);
         }
-        for tag in &tags {
-            self.point(&repository, tag, &digest).await?;
+        drop(one_at_a_time);
+        for new in &tags {
+            if let Some(former) = self.point(&repository, new, &digest).await? {
+                return Ok(Put::Fixed(new.tag.clone(), former));
+            }
         }
         // Somebody who deleted the manifest meanwhile may not have seen the last of its tags.
         if !tags.is_empty() && self.manifest_header(&repository, &digest).await?.is_none() {
@@ -256,19 +268,34 @@ impl Objects {
         }
     }
 
+    #[cfg(test)]
     pub(crate) async fn delete_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
     ) -> Result<Deleted, Error> {
+        self.delete_manifest_unless(repository, reference, std::sync::Arc::new(|_| false)).await
+    }
+
+    pub(crate) async fn delete_manifest_unless(
+        &self,
+        repository: RepoName,
+        reference: Reference,
+        stays: Stays,
+    ) -> Result<Deleted, Error> {
         match reference {
             Reference::Tag(tag) => self.delete_tag(&repository, &tag).await,
-            Reference::Digest(digest) => self.delete_record(&repository, &digest).await,
+            Reference::Digest(digest) => self.delete_record(&repository, &digest, &*stays).await,
         }
     }
 
-    /// First it is going, then who needs it is looked for, then it is gone, then its tags and entries go.
-    async fn delete_record(&self, repository: &RepoName, digest: &Digest) -> Result<Deleted, Error> {
+    /// First it is going, then what keeps it is looked for, then it is gone, then its tags and entries go.
+    async fn delete_record(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        stays: &(dyn Fn(&Tag) -> bool + Send + Sync),
+    ) -> Result<Deleted, Error> {
         let key = keys::manifest(repository, digest);
         let mut attempts = Attempts::default();
         loop {
@@ -281,8 +308,8 @@ impl Objects {
             let mut going = record.clone();
             going.header.going_since = Some(self.bucket.clock.now());
             if let Some(going) = self.bucket.swap(&slot, &going.encode()?).await? {
-                let needed = self.needed_by(repository, digest).await;
-                if let Ok(None) = needed {
+                let kept = self.kept(repository, digest, stays).await;
+                if let Ok(None) = kept {
                     if self.bucket.bury(going.slot()).await? {
                         self.changed();
                         if let Some(manifest) = record.parse() {
@@ -294,14 +321,27 @@ impl Objects {
                     }
                 } else {
                     let turned_back = self.bucket.swap(going.slot(), &record.encode()?).await;
-                    let needed_by = needed?;
+                    let kept = kept?;
                     turned_back?;
-                    if let Some(needed_by) = needed_by {
-                        return Ok(Deleted::Needed(needed_by));
+                    if let Some(kept) = kept {
+                        return Ok(kept);
                     }
                 }
             }
             attempts.again(&key).await?;
         }
+    }
+    /// What keeps a manifest that is going, if anything does.
+    async fn kept(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        stays: &(dyn Fn(&Tag) -> bool + Send + Sync),
+    ) -> Result<Option<Deleted>, Error> {
+        if let Some(needed_by) = self.needed_by(repository, digest).await? {
+            return Ok(Some(Deleted::Needed(needed_by)));
+        }
+        let tag = self.tagged(repository, digest, stays).await?;
+        Ok(tag.map(Deleted::Fixed))
     }
 }

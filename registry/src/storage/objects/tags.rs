@@ -8,7 +8,7 @@ use super::{
     bucket::{Attempts, Slot, nonce},
     keys,
 };
-use crate::storage::{Deleted, Error};
+use crate::storage::{Deleted, Error, NewTag};
 
 /// What a tag points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,15 @@ impl Objects {
         Ok(target(&slot)?.map(|target| target.digest))
     }
 
-    /// Lets a tag point to a manifest. Also where it does already: who deletes that manifest then notices.
-    pub(super) async fn point(&self, repository: &RepoName, tag: &Tag, digest: &Digest) -> Result<(), Error> {
+    /// Lets a tag point to a manifest. Also where it does already: who deletes that manifest then notices. One that must
+    /// stay and points elsewhere does so on: that is what this returns.
+    pub(super) async fn point(
+        &self,
+        repository: &RepoName,
+        new: &NewTag,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, Error> {
+        let NewTag { tag, is_fixed } = new;
         let key = keys::tag(repository, tag);
         let entry = nonce();
         let entry_of = |digest: &Digest, entry: &str| {
@@ -47,9 +54,13 @@ impl Objects {
                 Err(Error::Damaged { .. }) => None,
                 former => former?,
             };
+            if let Some(former) = former.as_ref().filter(|former| *is_fixed && former.digest != *digest) {
+                self.bucket.forget([entry_of(digest, &entry)]).await;
+                return Ok(Some(former.digest.clone()));
+            }
             if self.bucket.swap(&slot, format!("{digest}\n{entry}").as_bytes()).await?.is_some() {
                 self.bucket.forget(former.map(|former| entry_of(&former.digest, &former.entry))).await;
-                return Ok(());
+                return Ok(None);
             }
             attempts.again(&key).await?;
         }
@@ -91,6 +102,25 @@ impl Objects {
             }
             attempts.again(&key).await?;
         }
+    }
+
+    /// One of these tags that points to a manifest, if one does.
+    pub(super) async fn tagged(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        is_wanted: &(dyn Fn(&Tag) -> bool + Send + Sync),
+    ) -> Result<Option<Tag>, Error> {
+        let mut entries = self.bucket.list(&keys::tagged(repository, digest)).map_ok(|entry| entry.location);
+        while let Some(entry) = entries.try_next().await? {
+            let tag = keys::parse_entry(&entry).and_then(|(tag, _)| tag.parse().ok());
+            let Some(tag) = tag.filter(|tag| is_wanted(tag)) else { continue };
+            let slot = self.bucket.read(&keys::tag(repository, &tag)).await?;
+            if target(&slot)?.is_some_and(|target| target.digest == *digest) {
+                return Ok(Some(tag));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes the tags away that point to a manifest which is gone. One that was moved elsewhere stays.

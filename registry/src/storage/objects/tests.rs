@@ -15,7 +15,7 @@ use super::{
     strict::{Failing, Strict},
 };
 use crate::storage::{
-    Collected, Collecting, Deleted, Error, Finished, NotOpened, Put, StoredManifest, UploadId,
+    Collected, Collecting, Deleted, Error, Finished, NewTag, NotOpened, Put, StoredManifest, UploadId,
 };
 
 /// A registry's instances, and the time that they go by.
@@ -98,7 +98,8 @@ async fn push_text(objects: &Objects, name: &RepoName, content: &str) -> Result<
 
 async fn put(objects: &Objects, name: &RepoName, layer: &str, tags: &[Tag]) -> Result<Put, Error> {
     let (manifest, bytes, digest) = image(layer);
-    objects.put_manifest(name.clone(), manifest, digest, bytes, tags.to_vec()).await
+    let tags = tags.iter().cloned().map(NewTag::from).collect();
+    objects.put_manifest(name.clone(), manifest, digest, bytes, tags).await
 }
 
 async fn find(objects: &Objects, name: &RepoName, reference: Reference) -> Option<(StoredManifest, Bytes)> {

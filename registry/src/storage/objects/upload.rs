@@ -251,6 +251,16 @@ impl Upload {
         };
         let size = self.received;
         let data = Data { id: id.to_string(), size };
+        let quota = objects.take_in(&finishing.repository, &digest, size).await;
+        let _one_at_a_time = match quota {
+            Ok(one_at_a_time) => one_at_a_time,
+            Err(error) => {
+                if objects.bucket.bury(written.slot()).await? {
+                    objects.clean_up(id, Some(&finishing)).await?;
+                }
+                return Err(error);
+            }
+        };
         let joined = objects.join(&finishing.repository, &digest, Source::New(&data)).await;
         let joined = match joined {
             Ok(joined) => joined,

@@ -2,14 +2,18 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
 use super::Program;
 use crate::{
+    guests::PRIMARY,
     layout::{Layout, blob},
-    policy_file::Standalone,
+    policy_file::{Standalone, policy},
 };
 
 /// A containerd that keeps content only: in a folder of its own, without any of its other parts, until the test ends.
@@ -98,4 +102,52 @@ async fn containerd_pushes_an_index_and_pulls_a_platform_of_it() {
         let other = layout.images["amd64"].last().unwrap();
         assert!(!has.contains(other.as_str()), "pulled the other platform, too: {has}");
     }
+}
+
+/// Where nothing listens, and connections are refused.
+fn closed() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A file as nodes have it: the registry, its fallback with or without a credential of its own, the registry again.
+fn hosts_toml(registry: SocketAddr, fallback: SocketAddr, credential: Option<&str>) -> String {
+    let fields = "capabilities = [\"pull\", \"resolve\"]\ndial_timeout = \"2s\"\n";
+    let header = credential.map_or_else(String::new, |login| {
+        let login = BASE64_STANDARD.encode(login);
+        format!("[host.\"http://{fallback}\".header]\nAuthorization = [\"Basic {login}\"]\n")
+    });
+    format!(
+        "server = \"http://{registry}\"\n{fields}[host.\"http://{registry}\"]\n{fields}\
+         [host.\"http://{fallback}\"]\n{fields}{header}"
+    )
+}
+
+#[tokio::test]
+async fn containerd_turns_to_a_registry_that_stands_in() {
+    if Program::find_for_root("containerd").is_none() || Program::find("ctr").is_none() {
+        return;
+    }
+    let standalone = Standalone::under(&(policy() + PRIMARY));
+    let fallback = standalone.server.address("registry");
+    standalone.server.client().login("admin", "secret").push_image("team/app", "v1", "layer").await;
+    let folder = standalone.folder.path();
+    let containerd = Containerd::start(&folder.join("containerd"));
+    let (hosts, registry) = (folder.join("hosts"), closed());
+    let directory = hosts.join("demo.apps.svc:5000");
+    std::fs::create_dir_all(&directory).unwrap();
+    let reference = "demo.apps.svc:5000/team/app:v1";
+    let fetch = ["content", "fetch", "--hosts-dir", hosts.to_str().unwrap()];
+    let tell = |credential| {
+        std::fs::write(directory.join("hosts.toml"), hosts_toml(registry, fallback, credential)).unwrap();
+    };
+
+    tell(None);
+    let guest = [&fetch[..], &["--user", "admin:secret2", reference]].concat();
+    containerd.ctr("with-a-pull-secret").run(&guest);
+    // Nobody's error but the registry's own.
+    let said = containerd.ctr("without").fail(&[&fetch[..], &[reference]].concat());
+    assert!(said.contains(&registry.to_string()) && said.contains("refused"), "{said}");
+
+    tell(Some("admin:secret2"));
+    containerd.ctr("with-the-nodes-credential").run(&[&fetch[..], &[reference]].concat());
 }

@@ -1,6 +1,6 @@
 //! Each repository: its blobs and its tags.
 
-use oci::{Digest, RepoName, Tag, digest::ALGORITHMS};
+use oci::{Digest, Reference, RepoName, Tag, digest::ALGORITHMS};
 
 use super::{Check, Finding, Repair, length};
 use crate::storage::{
@@ -15,6 +15,7 @@ impl Check<'_> {
             self.blobs(&repository)?;
             self.manifests(&repository)?;
             self.tags(&repository)?;
+            self.deletions(&repository)?;
             self.entries(&repository)?;
             Ok((self.go_on)())
         })?;
@@ -49,6 +50,22 @@ impl Check<'_> {
                     self.examine(Some(repository), None, |store| self::tag(store, repository, &tag))?;
                 }
                 Err(_) => self.foreign(&tags.join(name)),
+            }
+            if !(self.go_on)() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn deletions(&mut self, repository: &RepoName) -> Result<(), Error> {
+        let deletions = self.store.layout.repository(repository).deletions();
+        for name in folder::entries(&deletions)? {
+            let name = name.at("list", &deletions)?;
+            if name.parse::<Reference>().is_ok() {
+                self.examine(Some(repository), None, |store| deletion(store, repository, &name))?;
+            } else {
+                self.foreign(&deletions.join(name));
             }
             if !(self.go_on)() {
                 return Ok(());
@@ -103,6 +120,21 @@ pub(super) fn not_held(
     }
     let what = format!("{repository} has {digest}, but is not among its holders.");
     Ok(Some(Finding::damage(holder.clone(), what, Repair::Mark(vec![holder]))))
+}
+
+fn deletion(store: &Store, repository: &RepoName, name: &str) -> Result<Vec<Finding>, Error> {
+    let path = store.layout.repository(repository).deletion(name);
+    if store.is_back(repository, name)? {
+        let what = "What was deleted is there again.".to_owned();
+        return Ok(vec![Finding::leftover(path, what, Repair::Remove)]);
+    }
+    match store.deletion(repository, name) {
+        Err(Error::Damaged { .. }) => {
+            let what = "This record of a deletion can't be read: others may bring back what was deleted.";
+            Ok(vec![Finding::damage(path, what.to_owned(), Repair::Quarantine)])
+        }
+        found => found.map(|_| Vec::new()),
+    }
 }
 
 fn tag(store: &Store, repository: &RepoName, tag: &Tag) -> Result<Vec<Finding>, Error> {

@@ -12,8 +12,8 @@ use super::{Kind, Run};
 use crate::storage::{
     Error, IoContext as _,
     fs::{
-        folder,
-        layout::{self, INDEXES},
+        folder, ignoring_damage,
+        layout::{self, DELETED, INDEXES},
     },
 };
 
@@ -59,6 +59,9 @@ impl Run<'_> {
                 }
             }
         }
+        if !self.deletions(repository)? {
+            return Ok(false);
+        }
         let folder = folder.folder().to_owned();
         for index in INDEXES {
             for algorithm in ALGORITHMS {
@@ -77,7 +80,7 @@ impl Run<'_> {
                 self.tidy(&folder.join(part).join(algorithm.as_str()))?;
             }
         }
-        for part in ["_blobs", "_manifests", "_tags"].into_iter().chain(INDEXES) {
+        for part in ["_blobs", "_manifests", "_tags", DELETED].into_iter().chain(INDEXES) {
             self.tidy(&folder.join(part))?;
         }
         Ok(true)
@@ -98,12 +101,12 @@ impl Run<'_> {
             if !self.is_unneeded(repository, digest)? {
                 return Ok(());
             }
-            store.durable.forget(&mark)?;
-        }
-        if !self.is_dry {
+            let size = ignoring_damage(store.marked_size(repository, digest))?;
+            let mut entry = store.ledger.removal(store, repository)?;
+            entry.take_out(digest, size.unwrap_or_default())?;
             // Before the content goes, or a power failure could leave a blob without any. That the repository holds it
             // no more is found out there.
-            store.durable.sync_folder_of(&mark)?;
+            store.durable.remove(&mark)?;
         }
         self.report(Kind::Blob, &mark, 0);
         Ok(())

@@ -26,7 +26,7 @@ fn filled() -> (TempDir, Store, Digest) {
     manifest.subject = Some(subject);
     let digest = Digest::of(Algorithm::Sha256, json.as_bytes());
     let tags = ["v1".parse().unwrap()];
-    let put = store.put_manifest(&repository(), manifest, &digest, json.as_bytes(), &tags).unwrap();
+    let put = store.put_manifest(&repository(), manifest, &digest, json.as_bytes(), &tags, None).unwrap();
     assert_eq!(put, Put::Stored);
     assert_eq!(check(&store, false), []);
     (root, store, digest)

@@ -40,7 +40,10 @@ fn put(store: &Store, layer: &str, tag: Option<&str>) -> Digest {
     let (manifest, bytes) = image(layer);
     let digest = Digest::of(Algorithm::Sha256, &bytes);
     let tags: Vec<_> = tag.into_iter().map(|tag| tag.parse().unwrap()).collect();
-    assert_eq!(store.put_manifest(&repository(), manifest, &digest, &bytes, &tags).unwrap(), Put::Stored);
+    assert_eq!(
+        store.put_manifest(&repository(), manifest, &digest, &bytes, &tags, None).unwrap(),
+        Put::Stored
+    );
     digest
 }
 
@@ -75,7 +78,7 @@ fn what_nothing_references_goes_after_the_grace_time() {
     put(&store, "kept", Some("v1"));
     push(&store, "never used");
     let deleted = put(&store, "deleted", None);
-    store.delete_manifest(&repository(), &deleted).unwrap();
+    store.delete_manifest(&repository(), &deleted, None).unwrap();
     assert_eq!(collect(&store, false, DAY), [], "all is young");
     age(root.path());
     let before = files(root.path());
@@ -156,22 +159,22 @@ fn what_points_back_is_followed_only_while_it_is_true() {
     assert_eq!(store.needed_by(&repository(), &super::digest("layer")).unwrap(), Some(digest.clone()));
     // A tag that moved does not go with the manifest that it pointed to.
     let newer = put(&store, "newer", Some("v1"));
-    store.delete_manifest(&repository(), &digest).unwrap();
+    store.delete_manifest(&repository(), &digest, None).unwrap();
     let tag = Reference::Tag("v1".parse().unwrap());
     assert_eq!(store.find_manifest(&repository(), &tag).unwrap().unwrap().digest, newer);
-    store.delete_manifest(&repository(), &newer).unwrap();
+    store.delete_manifest(&repository(), &newer, None).unwrap();
     assert_eq!(store.find_manifest(&repository(), &tag).unwrap(), None);
     assert!(!folder.tagged(&newer).exists() && !folder.needed(&super::digest("newer")).exists());
 }
 
 #[test]
-fn uploads_that_received_nothing_make_room_for_others() {
+fn uploads_that_were_left_alone_for_long_make_room_for_others() {
     let (root, store) = store();
     let create = || store.create_upload(repository(), Algorithm::Sha256).unwrap();
     let (empty, used) = (create(), create());
     let mut upload = open(&store, used).unwrap();
     upload.append(&[Bytes::from_static(b"content")]).unwrap();
-    upload.suspend();
+    upload.suspend().unwrap();
     assert!(matches!(store.make_room_for_upload(2), Err(Error::TooManyUploads(2))), "both are young");
     drop(store);
     age(root.path());
@@ -179,8 +182,20 @@ fn uploads_that_received_nothing_make_room_for_others() {
     store.make_room_for_upload(2).unwrap();
     assert_eq!(store.upload_received(&repository(), empty).unwrap(), None);
     assert_eq!(store.upload_received(&repository(), used).unwrap(), Some(7));
-    assert!(store.cancel_upload(&repository(), used).unwrap());
+    drop(store);
+    let store = Store::open(root.path()).unwrap();
     store.make_room_for_upload(1).unwrap();
+    assert_eq!(store.upload_received(&repository(), used).unwrap(), None, "nothing else was left");
+}
+
+#[test]
+fn a_session_that_ended_meanwhile_is_not_said_to_go_on() {
+    let (_root, store) = store();
+    let id = store.create_upload(repository(), Algorithm::Sha256).unwrap();
+    let mut upload = open(&store, id).unwrap();
+    upload.append(&[Bytes::from_static(b"content")]).unwrap();
+    assert!(store.cancel_upload(&repository(), id).unwrap());
+    assert!(matches!(upload.suspend(), Err(Error::SessionLost)));
 }
 
 #[test]
@@ -195,6 +210,6 @@ fn one_damaged_record_or_stray_file_stops_nothing() {
     assert_eq!(store.repositories(None, 10, |_| true).unwrap().0, [repository()]);
     let deleted = store.delete_blob(&repository(), &digest("layer")).unwrap();
     assert_eq!(deleted, Deleted::Needed(damaged.clone()), "nobody knows that it is not");
-    assert_eq!(store.delete_manifest(&repository(), &damaged).unwrap(), Deleted::Done);
+    assert_eq!(store.delete_manifest(&repository(), &damaged, None).unwrap(), Deleted::Done);
     assert_eq!(store.delete_blob(&repository(), &digest("layer")).unwrap(), Deleted::Done);
 }

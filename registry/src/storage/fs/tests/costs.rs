@@ -13,7 +13,7 @@ fn put(store: &Store, n: u32) -> Digest {
     bytes.extend(format!("\n{}", "\n".repeat(n as usize / 1000)).bytes());
     let digest = Digest::of(Algorithm::Sha256, &bytes);
     let tag = format!("t{n:06}").parse().unwrap();
-    store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag]).unwrap();
+    store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag], None).unwrap();
     digest
 }
 
@@ -47,7 +47,7 @@ fn figures(store: &Store, from: u32) {
         bytes.extend(format!("{:1$}", "", n as usize % 1000).bytes());
         bytes.extend(format!("\n{}", "\n".repeat(n as usize / 1000)).bytes());
         let digest = Digest::of(Algorithm::Sha256, &bytes);
-        assert_eq!(store.delete_manifest(&repository(), &digest).unwrap(), Deleted::Done);
+        assert_eq!(store.delete_manifest(&repository(), &digest, None).unwrap(), Deleted::Done);
         n += 1;
     });
     let mount = measure(|_| {

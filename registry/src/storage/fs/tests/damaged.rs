@@ -15,7 +15,10 @@ fn put(store: &Store) -> Digest {
     let (manifest, bytes) = image("layer");
     let digest = Digest::of(Algorithm::Sha256, &bytes);
     let tags = ["v1".parse().unwrap()];
-    assert_eq!(store.put_manifest(&repository(), manifest, &digest, &bytes, &tags).unwrap(), Put::Stored);
+    assert_eq!(
+        store.put_manifest(&repository(), manifest, &digest, &bytes, &tags, None).unwrap(),
+        Put::Stored
+    );
     digest
 }
 
@@ -49,8 +52,9 @@ fn a_manifest_whose_content_is_lost_is_not_there_until_it_is_pushed_again() {
     );
     let index = Manifest::parse(Some(manifest::INDEX), json.as_bytes()).unwrap();
     let index_digest = Digest::of(Algorithm::Sha256, json.as_bytes());
-    let put_index =
-        || store.put_manifest(&repository(), index.clone(), &index_digest, json.as_bytes(), &[]).unwrap();
+    let put_index = || {
+        store.put_manifest(&repository(), index.clone(), &index_digest, json.as_bytes(), &[], None).unwrap()
+    };
     assert_eq!(put_index(), Put::Missing(vec![manifest.clone()]));
     put(&store);
     for reference in &references {
@@ -95,7 +99,7 @@ fn the_same_bytes_have_one_media_type() {
     let (mut manifest, bytes) = image("layer");
     manifest.media_type = manifest::INDEX.to_owned();
     manifest.blobs.clear();
-    let put = store.put_manifest(&repository(), manifest, &digest, &bytes, &[]).unwrap();
+    let put = store.put_manifest(&repository(), manifest, &digest, &bytes, &[], None).unwrap();
     assert_eq!(put, Put::OtherType(manifest::IMAGE.to_owned()));
     let deleted = store.delete_blob(&repository(), &super::digest("layer")).unwrap();
     assert_eq!(deleted, Deleted::Needed(digest));

@@ -1,198 +1,165 @@
 //! Power failures: a disk that forgets what was not synced. Everything that clients do is written down, and for each
 //! moment roots are made from what a disk may have kept: the names in each folder as they were at its last sync or any
-//! time since, in no order between folders; of each file its content at its last sync, or all, or a part.
+//! time since, in no order between folders; of each file its content at its last sync, and of what was written since
+//! all, or nothing, or any parts.
 
-use std::{collections::BTreeMap, path::PathBuf};
+mod model;
 
+use rstest::rstest;
+
+use self::model::{Model, every_moment};
 use super::{
     super::disk::faults::Done,
-    failing::{Acknowledged, assert_kept, filled, push_and_delete},
-    racing::Dice,
+    failing::{Acknowledged, assert_whole, filled, is_followed, push_and_delete},
     *,
 };
 
 /// Roots made for each moment.
 const GUESSES: u64 = 6;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Node(usize);
-
-#[derive(Clone, Debug)]
-enum Content {
-    File {
-        bytes: Vec<u8>,
-        synced: Vec<u8>,
-    },
-    /// What names it had since its last sync, oldest first.
-    Folder(Vec<BTreeMap<String, Node>>),
-}
-
-/// A disk.
-#[derive(Clone, Debug)]
-struct Model {
-    nodes: Vec<Content>,
-}
-
-const ROOT: Node = Node(0);
-
-impl Model {
-    /// Of what is there, all on the disk.
-    fn of(root: &Path) -> Self {
-        let mut model = Self { nodes: vec![Content::Folder(vec![BTreeMap::new()])] };
-        model.take(root, ROOT);
-        model
-    }
-
-    fn take(&mut self, folder: &Path, node: Node) {
-        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-            let is_folder = entry.file_type().unwrap().is_dir();
-            let content = if is_folder {
-                Content::Folder(vec![BTreeMap::new()])
-            } else {
-                let bytes = fs::read(entry.path()).unwrap();
-                Content::File { synced: bytes.clone(), bytes }
-            };
-            let child = self.add(content);
-            self.names(node).insert(entry.file_name().into_string().unwrap(), child);
-            if is_folder {
-                self.take(&entry.path(), child);
-            }
-        }
-    }
-
-    fn add(&mut self, content: Content) -> Node {
-        self.nodes.push(content);
-        Node(self.nodes.len() - 1)
-    }
-
-    /// The names in a folder as they are now.
-    fn names(&mut self, folder: Node) -> &mut BTreeMap<String, Node> {
-        match &mut self.nodes[folder.0] {
-            Content::Folder(versions) => versions.last_mut().unwrap(),
-            Content::File { .. } => panic!("a file where a folder should be"),
-        }
-    }
-
-    fn find(&mut self, path: &Path) -> Node {
-        path.iter().fold(ROOT, |node, name| self.names(node)[name.to_str().unwrap()])
-    }
-
-    /// Changes the names in the folder of `path`.
-    fn change(
-        &mut self,
-        path: &Path,
-        change: impl FnOnce(&mut BTreeMap<String, Node>, String) -> Option<Node>,
-    ) {
-        let folder = self.find(path.parent().unwrap());
-        let mut names = self.names(folder).clone();
-        change(&mut names, path.file_name().unwrap().to_str().unwrap().to_owned());
-        if let Content::Folder(versions) = &mut self.nodes[folder.0] {
-            versions.push(names);
-        }
-    }
-
-    fn apply(&mut self, root: &Path, done: &Done) {
-        let below = |path: &PathBuf| path.strip_prefix(root).unwrap().to_owned();
-        match done {
-            Done::Created(path) => {
-                let node = self.add(Content::File { bytes: Vec::new(), synced: Vec::new() });
-                self.change(&below(path), |names, name| names.insert(name, node));
-            }
-            Done::MadeFolder(path) => {
-                let node = self.add(Content::Folder(vec![BTreeMap::new()]));
-                self.change(&below(path), |names, name| names.insert(name, node));
-            }
-            Done::Wrote(path, written) => {
-                let Node(file) = self.find(&below(path));
-                let Content::File { bytes, .. } = &mut self.nodes[file] else {
-                    panic!("{path:?} is a folder")
-                };
-                bytes.extend(written);
-            }
-            Done::Truncated(path, length) => {
-                let Node(file) = self.find(&below(path));
-                let Content::File { bytes, .. } = &mut self.nodes[file] else {
-                    panic!("{path:?} is a folder")
-                };
-                bytes.truncate(usize::try_from(*length).unwrap());
-            }
-            Done::Synced(path) => {
-                let Node(node) = self.find(&below(path));
-                match &mut self.nodes[node] {
-                    Content::File { bytes, synced } => synced.clone_from(bytes),
-                    Content::Folder(versions) => drop(versions.drain(..versions.len() - 1)),
-                }
-            }
-            Done::Renamed(from, to) => {
-                let node = self.find(&below(from));
-                self.change(&below(from), |names, name| names.remove(&name));
-                self.change(&below(to), |names, name| names.insert(name, node));
-            }
-            Done::Linked(from, to) => {
-                let node = self.find(&below(from));
-                self.change(&below(to), |names, name| names.insert(name, node));
-            }
-            Done::Removed(path) => {
-                self.change(&below(path), |names, name| names.remove(&name));
-            }
-        }
-    }
-
-    /// Makes what the disk may hold after a power failure.
-    fn make(&self, node: Node, at: &Path, dice: &mut Dice) {
-        match &self.nodes[node.0] {
-            Content::File { bytes, synced } => {
-                let kept = match dice.roll(3) {
-                    0 => synced,
-                    1 => bytes,
-                    _ if bytes.len() > synced.len() => &bytes[..=synced.len()],
-                    _ => synced,
-                };
-                fs::write(at, kept).unwrap();
-            }
-            Content::Folder(versions) => {
-                fs::create_dir_all(at).unwrap();
-                let last = versions.len() as u64 - 1;
-                let version = match dice.roll(3) {
-                    0 => 0,
-                    1 => last,
-                    _ => dice.roll(last + 1),
-                };
-                for (name, child) in &versions[usize::try_from(version).unwrap()] {
-                    self.make(*child, &at.join(name), dice);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn whenever_the_power_fails_what_was_acknowledged_stays_and_nothing_is_torn() {
-    let (root, store) = filled();
-    let mut model = Model::of(root.path());
+/// What clients and checkpoints do, with what was acknowledged when so much was done.
+fn pushes_and_checkpoints(store: &Store, checkpoint: usize) -> (Vec<Done>, Vec<(usize, Acknowledged)>) {
     let faults = std::sync::Arc::clone(&store.durable.disk.faults);
     faults.record();
     let mut moments = Vec::new();
-    push_and_delete(&store, &mut Acknowledged::default(), &mut |now| {
+    push_and_delete(store, &mut Acknowledged::default(), &mut |now| {
         moments.push((faults.done().len(), now.clone()));
+        if moments.len() % checkpoint == 0 {
+            store.durable.journal.checkpoint().unwrap();
+        }
     })
     .unwrap();
-    let mut acknowledged = Acknowledged::default();
-    let mut moments = moments.into_iter().peekable();
-    let done = faults.done();
-    assert!(done.len() > 100, "clients did more than {}", done.len());
-    for moment in 0..=done.len() {
-        while let Some((_, now)) = moments.next_if(|(when, _)| *when <= moment) {
-            acknowledged = now;
+    (faults.done(), moments)
+}
+
+fn at(moments: &[(usize, Acknowledged)], moment: usize) -> Acknowledged {
+    let last = moments.iter().rfind(|(when, _)| *when <= moment);
+    last.map(|(_, acknowledged)| acknowledged.clone()).unwrap_or_default()
+}
+
+/// What another run of the machine finds. After an orderly end also who follows the feed goes on.
+fn assert_kept(root: &TempDir, boot: &str, acknowledged: &Acknowledged) {
+    let store = Store::open_on(Disk::default(), root.path(), boot.to_owned()).unwrap();
+    assert_whole(&store, acknowledged);
+    assert!(is_followed(&store, acknowledged) || !acknowledged.ended, "the feed begins anew");
+}
+
+#[rstest]
+#[case::without_checkpoints(usize::MAX)]
+#[case::with_one(3)]
+#[case::with_one_after_each(1)]
+fn whenever_the_power_fails_what_was_acknowledged_stays_and_nothing_is_torn(#[case] checkpoint: usize) {
+    let (root, store) = filled();
+    let model = Model::of(root.path());
+    let (done, moments) = pushes_and_checkpoints(&store, checkpoint);
+    assert!(done.len() > 80, "clients did more than {}", done.len());
+    every_moment(model, root.path(), &done, GUESSES, |moment, _, kept| {
+        assert_kept(kept, "the next run", &at(&moments, moment));
+    });
+}
+
+#[test]
+fn the_power_may_fail_again_while_the_journal_is_done_again() {
+    let (root, store) = filled();
+    let model = Model::of(root.path());
+    let (done, moments) = pushes_and_checkpoints(&store, 4);
+    let mut failures = 0;
+    every_moment(model, root.path(), &done, 1, |moment, seed, kept| {
+        if seed % 7 != 0 && moment != done.len() {
+            return;
         }
-        for guess in 0..GUESSES {
-            let kept = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-            model.make(ROOT, kept.path(), &mut Dice::new(moment as u64 * GUESSES + guess));
-            let store = Store::open(kept.path()).unwrap();
-            assert_kept(&store, &acknowledged);
+        let model = Model::of(kept.path());
+        let disk = Disk::default();
+        disk.faults.record();
+        drop(Store::open_on(disk.clone(), kept.path(), "the next run".to_owned()).unwrap());
+        let again = disk.faults.done();
+        failures += again.len();
+        every_moment(model, kept.path(), &again, 1, |_, _, kept_again| {
+            assert_kept(kept_again, "the one after it", &at(&moments, moment));
+        });
+    });
+    assert!(failures > 300, "so many failures are few: {failures}");
+}
+
+#[test]
+fn clients_may_go_on_after_a_failure_and_the_power_may_fail_again() {
+    let (root, store) = filled();
+    let model = Model::of(root.path());
+    let (done, moments) = pushes_and_checkpoints(&store, 4);
+    let mut failures = 0;
+    every_moment(model, root.path(), &done, 1, |moment, seed, kept| {
+        if seed % 19 != 0 && moment != done.len() {
+            return;
         }
-        if let Some(done) = done.get(moment) {
-            model.apply(root.path(), done);
-        }
+        let model = Model::of(kept.path());
+        let disk = Disk::default();
+        disk.faults.record();
+        let store = Store::open_on(disk.clone(), kept.path(), "the next run".to_owned()).unwrap();
+        let mut acknowledged = at(&moments, moment);
+        let mut later = vec![(0, acknowledged.clone())];
+        push_and_delete(&store, &mut acknowledged, &mut |now| {
+            later.push((disk.faults.done().len(), now.clone()));
+        })
+        .unwrap();
+        drop(store);
+        let again = disk.faults.done();
+        failures += again.len();
+        every_moment(model, kept.path(), &again, 1, |moment, _, kept_again| {
+            assert_kept(kept_again, "the one after it", &at(&later, moment));
+        });
+    });
+    assert!(failures > 300, "so many failures are few: {failures}");
+}
+
+/// An image of the same length for each number, with the tag that is pushed with it.
+fn tag(store: &Store, tag: &str, number: u64) {
+    let (manifest, bytes) = image(&format!("layer {number}"));
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let put = store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag.parse().unwrap()], None);
+    assert_eq!(put.unwrap(), Put::Stored);
+}
+
+fn tagged(store: &Store, tag: &str) -> u64 {
+    let digest = store.resolve(&repository(), &tag.parse().unwrap()).unwrap().unwrap();
+    let number = |n: &u64| Digest::of(Algorithm::Sha256, &image(&format!("layer {n}")).1) == digest;
+    (0..6).find(number).unwrap()
+}
+
+/// Two pushes share a write, the power fails, another push of the same length is acknowledged, the power fails again.
+#[test]
+fn what_was_written_and_never_acknowledged_does_not_come_after_what_was() {
+    let (root, store) = filled();
+    for number in 0..6 {
+        push(&store, &format!("layer {number}"));
     }
+    tag(&store, "one", 0);
+    tag(&store, "two", 3);
+    store.durable.journal.checkpoint().unwrap();
+    let (model, faults) = (Model::of(root.path()), std::sync::Arc::clone(&store.durable.disk.faults));
+    faults.record();
+    store.durable.journal.together(&[&|| tag(&store, "one", 1), &|| tag(&store, "two", 4)]);
+    let done = faults.done();
+    // Before it there may be zeros, for all that comes.
+    let is_written = |done: &Done| {
+        matches!(done, Done::WroteAt(path, _, bytes)
+            if path.parent().unwrap().ends_with("journal") && bytes.iter().any(|byte| *byte != 0))
+    };
+    assert_eq!(done.iter().filter(|done| is_written(done)).count(), 1, "they share a write");
+    let written = 1 + done.iter().position(is_written).unwrap();
+    let model = model.after(root.path(), &done[..written]);
+    let mut came = [0; 2];
+    for seed in 0..100 {
+        let kept = model.kept(seed);
+        let (model, disk) = (Model::of(kept.path()), Disk::default());
+        disk.faults.record();
+        let store = Store::open_on(disk.clone(), kept.path(), "the next run".to_owned()).unwrap();
+        came[0] += tagged(&store, "one");
+        came[1] += tagged(&store, "two") - 3;
+        tag(&store, "two", 5);
+        let kept_again = model.after(kept.path(), &disk.faults.done()).kept(seed);
+        let store =
+            Store::open_on(Disk::default(), kept_again.path(), "the one after it".to_owned()).unwrap();
+        assert_eq!(tagged(&store, "two"), 5, "what was acknowledged came later");
+    }
+    assert!(came.iter().all(|came| *came > 0), "a write that nobody waited for may be there: {came:?}");
 }

@@ -74,13 +74,13 @@ fn work(store: &Store, worker: u64) {
         bytes.extend(format!("{:1$}", "", usize::try_from(worker * ROUNDS + round).unwrap()).bytes());
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let tags = [format!("w{worker}-{}", round % 3).parse().unwrap(), "shared".parse().unwrap()];
-        match store.put_manifest(&repository, manifest, &digest, &bytes, &tags).unwrap() {
+        match store.put_manifest(&repository, manifest, &digest, &bytes, &tags, None).unwrap() {
             Put::Stored => {
                 mine.insert(round, (repository.clone(), digest, layer.clone()));
             }
             // Without any grace a blob may go before a manifest comes that needs it.
             Put::Missing(missing) => assert!(!missing.is_empty()),
-            other @ Put::OtherType(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
         for (repository, digest, layer) in mine.values() {
             pull(store, repository, digest, layer);
@@ -89,7 +89,7 @@ fn work(store: &Store, worker: u64) {
         if dice.roll(2) == 0
             && let Some((repository, digest, _)) = mine.remove(&dice.roll(round + 1))
         {
-            assert_eq!(store.delete_manifest(&repository, &digest).unwrap(), Deleted::Done);
+            assert_eq!(store.delete_manifest(&repository, &digest, None).unwrap(), Deleted::Done);
             assert_eq!(store.find_manifest(&repository, &Reference::Digest(digest)).unwrap(), None);
         }
         if mine.len() > 10 {
@@ -101,6 +101,7 @@ fn work(store: &Store, worker: u64) {
 #[test]
 fn pushes_pulls_deletes_and_collection_all_at_once() {
     let (_root, store) = store();
+    counting::govern(&store, &["race/*", "race/r1"]);
     let done = AtomicBool::new(false);
     let mut collected = 0;
     std::thread::scope(|scope| {
@@ -134,6 +135,7 @@ fn pushes_pulls_deletes_and_collection_all_at_once() {
             ended.unwrap();
         }
     });
+    counting::assert_right(&store);
     assert!(collected > 10, "collection had something to do");
     assert_eq!(store.damaged(), 0, "nothing was ever lost");
     // Nothing that was not deleted is without what it needs, and what is not needed goes.
@@ -141,6 +143,7 @@ fn pushes_pulls_deletes_and_collection_all_at_once() {
         check(&store, true).into_iter().filter(|found| found.severity == Severity::Damage).collect();
     assert_eq!(damage, []);
     collect(&store, false, Duration::ZERO);
+    counting::assert_right(&store);
     assert_eq!(collect(&store, false, Duration::ZERO), []);
     assert_eq!(check(&store, false), []);
 }

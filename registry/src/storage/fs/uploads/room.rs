@@ -7,17 +7,20 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     super::{Store, folder},
     data,
+    held::Held,
 };
 use crate::storage::{Error, UploadId};
 
 /// Sessions at the same time, in all repositories: each takes three files' room.
 pub(super) const MAX_UPLOADS: usize = 10_000;
+/// Of them make room for others at once where there are too many: one in so many.
+const MAKES_ROOM: usize = 10;
 /// How often it is tried to make room for more.
 const MAKE_ROOM: Duration = Duration::from_secs(10);
 /// Folders that are kept for the next sessions.
@@ -31,11 +34,12 @@ pub(in super::super) struct Count {
     made_room: Mutex<Option<Instant>>,
     /// Folders of sessions that have ended, without data. Taking one is cheaper than making one.
     spares: Mutex<Vec<PathBuf>>,
+    pub(super) held: Held,
 }
 
 impl Count {
     pub(in super::super) fn new(now: usize) -> Self {
-        Self { now: now.into(), made_room: Mutex::default(), spares: Mutex::default() }
+        Self { now: now.into(), made_room: Mutex::default(), spares: Mutex::default(), held: Held::default() }
     }
 
     pub(super) fn take_spare(&self) -> Option<PathBuf> {
@@ -46,7 +50,8 @@ impl Count {
         self.now.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn remove(&self) {
+    fn remove(&self, id: UploadId) {
+        self.held.forget(id);
         let fewer = |now: usize| Some(now.saturating_sub(1));
         let _ = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
     }
@@ -60,7 +65,7 @@ impl Store {
         }
         let mut made_room = self.uploads.made_room.lock().unwrap_or_else(PoisonError::into_inner);
         if made_room.is_none_or(|last| last.elapsed() > MAKE_ROOM) {
-            self.end_empty_uploads()?;
+            self.end_old_uploads(most.div_ceil(MAKES_ROOM))?;
             let left = folder::names(&self.layout.uploads())?.len();
             self.uploads.now.store(left, Ordering::Relaxed);
             *made_room = Some(Instant::now());
@@ -71,8 +76,10 @@ impl Store {
         }
     }
 
-    pub(in super::super) fn is_empty_upload(&self, id: UploadId) -> bool {
-        fs::metadata(data(&self.layout.upload(id))).is_ok_and(|data| data.len() == 0)
+    /// Whether a session has received nothing, and when it last received something.
+    pub(in super::super) fn upload_touched(&self, id: UploadId) -> Option<(bool, SystemTime)> {
+        let data = fs::metadata(data(&self.layout.upload(id))).ok()?;
+        Some((data.len() == 0, data.modified().ok()?))
     }
 
     /// Takes a session away with what it received.
@@ -80,7 +87,7 @@ impl Store {
         // Of several who do this one succeeds, and nobody comes upon what the folder is used for next.
         let gone = self.durable.tmp_name();
         self.durable.disk.rename(&self.layout.upload(id), &gone)?;
-        self.uploads.remove();
+        self.uploads.remove(id);
         // What is left goes with a collection.
         let _ = self.durable.disk.remove_tree(&gone);
         Ok(())
@@ -97,7 +104,7 @@ impl Store {
         self.durable.disk.rename(&self.layout.upload(id), &spare)?;
         spares.push(spare);
         drop(spares);
-        self.uploads.remove();
+        self.uploads.remove(id);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ async fn push_image(objects: &Objects, name: &RepoName, layer: &Bytes) -> Result
     push_text(objects, name, "{}").await?;
     assert_eq!(push(objects, name, layer).await?, Finished::Stored);
     let (manifest, bytes, digest) = of(layer);
-    let tags = vec![tag("v1")];
+    let tags = vec![tag("v1").into()];
     match objects.put_manifest(name.clone(), manifest, digest.clone(), bytes, tags).await? {
         Put::Stored => Ok(digest),
         other => panic!("{other:?}, though all of it was acknowledged"),

@@ -96,15 +96,15 @@ impl Worker {
         let padding = usize::try_from(self.number + WORKERS * round).unwrap();
         let text = String::from_utf8(image(layer).1.into()).unwrap();
         let (manifest, bytes, digest) = parsed(format!("{text}{:1$}", "", padding));
-        let tags = vec![tag(&format!("w{}-{}", self.number, round % 3)), tag("shared")];
-        let put = objects.put_manifest(name.clone(), manifest, digest.clone(), bytes.clone(), tags);
+        let tags = [tag(&format!("w{}-{}", self.number, round % 3)), tag("shared")].map(NewTag::from);
+        let put = objects.put_manifest(name.clone(), manifest, digest.clone(), bytes.clone(), tags.to_vec());
         match self.requests.one(put).await.unwrap() {
             Put::Stored => {
                 self.mine.insert(round, (name.clone(), digest, bytes, layer.to_owned()));
             }
             // Without any grace a blob may go before a manifest comes that needs it.
             Put::Missing(missing) => assert!(!missing.is_empty()),
-            other @ Put::OtherType(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }

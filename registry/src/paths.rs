@@ -7,7 +7,7 @@ use oci::RepoName;
 
 /// Values by path.
 #[derive(Debug)]
-pub(super) struct Paths<T> {
+pub(crate) struct Paths<T> {
     exact: HashMap<Box<str>, T>,
     /// By what stands before `/*`; empty for `*`.
     below: HashMap<Box<str>, T>,
@@ -15,7 +15,7 @@ pub(super) struct Paths<T> {
 
 /// Why a path is not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NotAdded {
+pub(crate) enum NotAdded {
     Invalid,
     Duplicate,
 }
@@ -28,7 +28,7 @@ impl<T> Default for Paths<T> {
 
 impl<T> Paths<T> {
     /// `team/app`, `team/*` or `*`.
-    pub(super) fn add(&mut self, path: &str, value: T) -> Result<(), NotAdded> {
+    pub(crate) fn add(&mut self, path: &str, value: T) -> Result<(), NotAdded> {
         let valid = |name: &str| name.parse::<RepoName>().is_ok();
         let former = match path.strip_suffix("/*") {
             Some(above) if valid(above) => self.below.insert(above.into(), value),
@@ -40,7 +40,7 @@ impl<T> Paths<T> {
     }
 
     /// That of the repository itself, else of the longest path above it.
-    pub(super) fn most_specific(&self, repository: &RepoName) -> Option<&T> {
+    pub(crate) fn most_specific(&self, repository: &RepoName) -> Option<&T> {
         let mut name = repository.as_str();
         if let Some(value) = self.exact.get(name) {
             return Some(value);

@@ -1,0 +1,118 @@
+//! Tags: a small file each, which says the digest.
+
+use std::fs;
+
+use oci::{Digest, RepoName, Tag};
+
+use super::{Store, events, ignoring_damage, layout::Repository, repositories};
+use crate::storage::{
+    Deleted, Error, IoContext as _,
+    stamp::{Event, Stamp},
+};
+
+impl Store {
+    pub(super) fn resolve(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>, Error> {
+        let path = self.layout.repository(repository).tag(tag);
+        let Some(bytes) = super::read_if_there(&path)? else {
+            return Ok(None);
+        };
+        events::target(&bytes).map(Some).ok_or(Error::Damaged { path, what: "it should hold a digest" })
+    }
+
+    /// Takes a tag away and nothing else.
+    pub(crate) fn delete_tag(
+        &self,
+        repository: &RepoName,
+        tag: &Tag,
+        stamp: Option<&Stamp>,
+    ) -> Result<Deleted, Error> {
+        let _no_pushes = self.lock_for_delete(repository);
+        let folder = self.layout.repository(repository);
+        // One that says nothing goes without a record.
+        let former = ignoring_damage(self.tag_event(repository, tag))?;
+        let records = match &former {
+            None => Vec::new(),
+            Some(former) => match self.deletion_after([former], &former.digest, stamp) {
+                Err(later) => return Ok(Deleted::Older(later)),
+                Ok(record) => vec![(tag.to_string(), record)],
+            },
+        };
+        if !fs::exists(folder.tag(tag)).at("look at", folder.tag(tag))? {
+            return Ok(Deleted::Unknown);
+        }
+        let mut entry = self.ledger.removal(self, repository)?;
+        let announced = self.announce_deletions(repository, &records);
+        let removed = self.take_away(&folder, &[tag], &records).inspect_err(|_| entry.doubt())?;
+        entry.tags(0, removed);
+        drop(announced);
+        self.forget_entries(former.map(|former| folder.tagged_by(&former.digest, tag)).iter());
+        Ok(if removed > 0 { Deleted::Done } else { Deleted::Unknown })
+    }
+
+    /// What is to be recorded of a deletion; the stamp of a tag that was set later, and so stays.
+    pub(super) fn deletion_after<'a>(
+        &self,
+        formers: impl IntoIterator<Item = &'a Event> + Clone,
+        digest: &Digest,
+        stamp: Option<&Stamp>,
+    ) -> Result<Event, Stamp> {
+        let times = formers.clone().into_iter().map(|former| former.stamp.time);
+        let stamp = stamp.cloned().unwrap_or_else(|| Stamp::now(&self.id, times));
+        let deletion = Event { digest: digest.clone(), stamp, is_deletion: true };
+        match formers.into_iter().find(|former| former.is_later_than(&deletion)) {
+            Some(later) => Err(later.stamp.clone()),
+            None => Ok(deletion),
+        }
+    }
+
+    /// Takes tags away, with records of that; how many there were. All is on the disk afterwards.
+    pub(super) fn take_away(
+        &self,
+        folder: &Repository,
+        tags: &[&Tag],
+        records: &[(String, Event)],
+    ) -> Result<usize, Error> {
+        let mut change = self.durable.change();
+        for (name, deletion) in records {
+            change.write(&folder.deletion(name), &deletion.encode())?;
+        }
+        let mut removed = 0;
+        for tag in tags {
+            removed += usize::from(change.remove(&folder.tag(tag))?);
+        }
+        change.commit().inspect_err(|_| {
+            // They may be there, or not.
+            self.listings.forget(&folder.tags());
+            self.listings.forget(&folder.deletions());
+        })?;
+        for (name, _) in records {
+            self.listings.note(&folder.deletions(), name, true);
+        }
+        for tag in tags {
+            self.listings.note(&folder.tags(), tag.as_str(), false);
+        }
+        Ok(removed)
+    }
+
+    /// The repository's tags after `last`, sorted, at most `n` and whether there are more. None where there is no
+    /// such repository.
+    pub(crate) fn tags(
+        &self,
+        repository: &RepoName,
+        last: Option<&str>,
+        n: usize,
+    ) -> Result<Option<(Vec<String>, bool)>, Error> {
+        let folder = self.layout.repository(repository);
+        let page = self.page(&folder.tags(), last, n)?;
+        if page.0.is_empty() && !self.is_repository(repository)? {
+            return Ok(None);
+        }
+        Ok(Some(page))
+    }
+
+    pub(super) fn is_repository(&self, repository: &RepoName) -> Result<bool, Error> {
+        let folder = self.layout.repository(repository);
+        let there = |path: &std::path::Path| fs::exists(path).at("look at", path);
+        Ok(there(&folder.blobs())? || there(&folder.tags())? || repositories::has_manifests(&folder)?)
+    }
+}

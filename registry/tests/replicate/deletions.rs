@@ -1,0 +1,97 @@
+//! Deletions that go along, and what they leave: what others named at the target, and what arrived from elsewhere.
+
+use std::process::Stdio;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::{
+    client::Client,
+    image::{image, noise, sha256},
+    world::{World, tags},
+};
+
+/// The manifest that [`Client::push_noise`] pushes.
+fn manifest(seed: u64) -> Value {
+    let config = format!("{{\"seed\":{seed}}}");
+    image(config.as_bytes(), &[&noise(seed, 300_000), &noise(seed + 1_000_000, 20_000)])
+}
+
+async fn delete_by_digest(client: &Client, seed: u64) {
+    let digest = sha256(manifest(seed).to_string().as_bytes());
+    client.delete(&format!("/v2/a/manifests/{digest}")).await.expect(StatusCode::ACCEPTED);
+}
+
+async fn tag(client: &Client, tag: &str, seed: u64) {
+    client.put_manifest("a", tag, &manifest(seed)).await.expect(StatusCode::CREATED);
+}
+
+/// What the filters leave out at the source, and what only the target has, names the same image.
+#[tokio::test]
+async fn a_deleted_manifest_stays_where_the_target_has_other_tags_for_it() {
+    let world = World::of_berths().await;
+    let (source, target) = (world.source.client(), world.target.client());
+    for seed in [1, 2] {
+        source.push_noise("a", Some(&format!("v{seed}")), seed, None).await;
+        tag(&source, &format!("left-out-{seed}"), seed).await;
+    }
+    assert_eq!(world.run(&["--tag", "v*"]).await.code, 0);
+    tag(&target, "own", 1).await;
+    tag(&target, "left-out-2", 2).await;
+    delete_by_digest(&source, 1).await;
+    let arguments = ["--tag", "v*", "--propagate-deletions", "--follow-seconds", "2"];
+    let ran = world.run(&arguments).await;
+    assert_eq!((ran.code, ran.progress.deleted), (0, 1), "{ran:#?}");
+    assert_eq!(tags(&target, "a").await, ["left-out-2", "own", "v2"]);
+
+    // The same where the feed tells of it.
+    world.from.take();
+    let child = world.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
+    while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
+        tokio::task::yield_now().await;
+    }
+    delete_by_digest(&source, 2).await;
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    assert!(output.status.success());
+    assert_eq!(tags(&target, "a").await, ["left-out-2", "own"]);
+
+    // Once nothing names it any more it goes, also where the source has nothing left in the repository.
+    target.delete("/v2/a/manifests/own").await.expect(StatusCode::ACCEPTED);
+    let ran = world.run(&arguments).await;
+    assert_eq!((ran.code, ran.progress.deleted), (0, 1), "{ran:#?}");
+    let digest = sha256(manifest(1).to_string().as_bytes());
+    target.get(&format!("/v2/a/manifests/{digest}")).await.expect(StatusCode::NOT_FOUND);
+}
+
+/// From a source that does not say what was deleted.
+#[tokio::test]
+async fn repositories_that_arrive_under_one_name_lack_nothing_of_each_other() {
+    let world = World::new().await;
+    world.to.is_honest();
+    let (source, target) = (world.source.client(), world.target.client());
+    for (repository, tag, seed) in
+        [("a/app", "v1", 1), ("a/app", "v2", 2), ("b/app", "v3", 3), ("b/app", "v4", 4)]
+    {
+        source.push_noise(repository, Some(tag), seed, None).await;
+    }
+    let arguments = ["--flatten", "1", "--propagate-deletions"];
+    for copied in [4, 0] {
+        let ran = world.run(&arguments).await;
+        assert_eq!((ran.code, ran.progress.done, ran.progress.deleted), (0, copied, 0), "{ran:#?}");
+    }
+    assert_eq!(tags(&target, "app").await, ["v1", "v2", "v3", "v4"]);
+    let ran = world.run(&["--flatten", "1", "--propagate-deletions", "--repository", "a/*"]).await;
+    assert_eq!((ran.code, ran.progress.deleted), (0, 0), "others may have been copied by others: {ran:#?}");
+
+    source.delete("/v2/b/app/manifests/v4").await.expect(StatusCode::ACCEPTED);
+    let ran = world.run(&arguments).await;
+    assert_eq!((ran.code, ran.progress.deleted), (0, 1), "{ran:#?}");
+
+    source.push_noise("b/app", Some("v1"), 5, None).await;
+    let ran = world.run(&arguments).await;
+    assert_eq!((ran.code, ran.progress.deleted), (1, 0), "{ran:#?}");
+    let (image, reason) = ran.failure();
+    assert!(image == "b/app:v1" && reason.contains("as a/app:v1 does"), "{reason}");
+    assert_eq!(target.digest_of("app", "v1").await, source.digest_of("a/app", "v1").await);
+    assert_eq!(tags(&target, "app").await, ["v1", "v2", "v3"]);
+}
