@@ -125,6 +125,16 @@ pub async fn run_on(
     Ok(())
 }
 
+/// Starts a pod that stays, so that this node's kubelet knows the Secret.
+///
+/// A kubelet waits one second for a Secret that no pod of its node uses yet, and then pulls without it. That may happen to
+/// anybody's first pod on a loaded cluster and is made up for by the next try, but tests that allow no failure start here.
+pub async fn make_known(space: &Space, node: &str, image: &str, pull_secret: &str) -> Result<()> {
+    start(space, &name_on(node), node, image, Some(pull_secret)).await?;
+    running(space, &name_on(node)).await?;
+    Ok(())
+}
+
 /// Removes the pod and waits until it is gone; nothing happens where there is none.
 pub async fn remove(space: &Space, name: &str) -> Result<()> {
     match space.api::<Pod>().delete(name, &DeleteParams::default()).await {

@@ -87,10 +87,10 @@ async fn begin_long_pull(space: &Space) -> Result<(Throttle, Instant)> {
     let secrets = json!({"pullSecrets": [{"name": "pull"}]});
     repository::ready(space, &repository::with_spec("app", &secrets)).await?;
     let name = format!("{}/app:1", space.namespace);
-    Remote::open(space, "demo", Who::Admin)
-        .await?
-        .push(&image::build(&format!("long {}", space.namespace), &LAYERS)?, &name)
-        .await?;
+    let admin = Remote::open(space, "demo", Who::Admin).await?;
+    admin.push(&image::build(&format!("long {}", space.namespace), &LAYERS)?, &name).await?;
+    let short = format!("{}/app:short", space.namespace);
+    admin.push(&image::build("short", &[1000])?, &short).await?;
     let serving = pod::serving(space, "demo", None).await?;
     let address = serving.status.and_then(|status| status.pod_ip).context("a pod without an address")?;
 
@@ -99,10 +99,11 @@ async fn begin_long_pull(space: &Space) -> Result<(Throttle, Instant)> {
     let mut aside = node::all(space).await?;
     aside.retain(|node| !workers.contains(node));
     let node = aside.first().or(workers.last()).context("no nodes")?;
+    let endpoint = registry::endpoint(&registry)?;
+    pod::make_known(space, node, &format!("{endpoint}/{short}"), "pull").await?;
     let slow = Throttle::new(space, node, (&address, 5000), KILOBYTES_A_SECOND).await?;
     let former = repository::login(space, "pull").await?.password;
-    pod::start(space, "long", node, &format!("{}/{name}", registry::endpoint(&registry)?), Some("pull"))
-        .await?;
+    pod::start(space, "long", node, &format!("{endpoint}/{name}"), Some("pull")).await?;
     let began = Instant::now();
     pod::pulling(space, "long").await?;
     let rotate = json!({"metadata": {"annotations": {"berth.dev/rotate": "now"}}});

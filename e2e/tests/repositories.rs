@@ -189,6 +189,9 @@ async fn nodes_pull_while_passwords_rotate() {
         let reference = format!("{}/{name}", registry::endpoint(&registry)?);
         let workers = node::workers(space).await?;
 
+        for worker in &workers {
+            pod::make_known(space, worker, &reference, "pull").await?;
+        }
         let (pulled, mut pulls_so_far) = watch::channel(0);
         let rotated = AtomicBool::new(false);
         let rotations = async {
