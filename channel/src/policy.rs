@@ -238,7 +238,7 @@ pub enum Action {
     /// Read blobs and manifests.
     #[serde(rename = "content/read")]
     ContentRead,
-    /// Push blobs and manifests.
+    /// Push blobs and manifests, under tags or without.
     #[serde(rename = "content/write")]
     ContentWrite,
     /// Delete blobs, manifests and tags.
@@ -247,7 +247,7 @@ pub enum Action {
     /// List tags and referrers, and see the repository in the catalog.
     #[serde(rename = "metadata/read")]
     MetadataRead,
-    /// Change what is said of content; nothing does so yet.
+    /// Set tags on manifests that are there; who may push sets them anyway.
     #[serde(rename = "metadata/write")]
     MetadataWrite,
 }

@@ -190,7 +190,7 @@ pub enum Action {
     /// Pull.
     #[serde(rename = "content/read")]
     ContentRead,
-    /// Push.
+    /// Push, under any tag that may be set.
     #[serde(rename = "content/write")]
     ContentWrite,
     /// Delete images and tags, but no immutable ones.
@@ -199,7 +199,7 @@ pub enum Action {
     /// List tags and referrers.
     #[serde(rename = "metadata/read")]
     MetadataRead,
-    /// Change what is said of images.
+    /// Set tags on images that are there, together with content/read: to promote what others have pushed.
     #[serde(rename = "metadata/write")]
     MetadataWrite,
 }

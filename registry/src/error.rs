@@ -36,6 +36,10 @@ pub(crate) enum Error {
     Unchecked,
     #[error("repository `{0}` does not exist or access is denied")]
     Denied(RepoName),
+    #[error(
+        "manifest {0} is not in this repository: you may set tags on what is there (metadata/write), not push more (content/write)"
+    )]
+    OnlyTags(Digest),
     #[error("{0}")]
     Route(#[from] InvalidRoute),
     #[error("{0} is not possible here; possible: {1}")]
@@ -110,7 +114,9 @@ impl Error {
         let (message, error) = match (refusal, wanted) {
             (Refusal::TooManyAttempts(wait), _) => return Self::TooManyAttempts(wait),
             (Refusal::Unchecked, _) => return Self::Unchecked,
-            (Refusal::Denied, Wanted::Action(_, repository)) => return Self::Denied(repository.clone()),
+            (Refusal::Denied, Wanted::Action(_, repository) | Wanted::Manifest(repository)) => {
+                return Self::Denied(repository.clone());
+            }
             (Refusal::NoCredentials | Refusal::Denied, _) => ("authentication required".to_owned(), None),
             (Refusal::WrongCredentials, _) => {
                 ("authentication failed: unknown username or wrong password".to_owned(), None)
@@ -118,7 +124,7 @@ impl Error {
             (Refusal::InvalidToken, _) => {
                 ("the token has expired or was revoked: get another one".to_owned(), Some("invalid_token"))
             }
-            (Refusal::InsufficientScope, Wanted::Action(_, repository)) => {
+            (Refusal::InsufficientScope, Wanted::Action(_, repository) | Wanted::Manifest(repository)) => {
                 (Self::Denied(repository.clone()).to_string(), Some("insufficient_scope"))
             }
             (Refusal::InsufficientScope, _) => {
@@ -150,6 +156,7 @@ impl Error {
         match self {
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
             Self::Denied(_)
+            | Self::OnlyTags(_)
             | Self::ImmutableTag(..)
             | Self::TagStays(_)
             | Self::Storage(storage::Error::OverQuota { .. } | storage::Error::UploadsOverQuota { .. }) => {

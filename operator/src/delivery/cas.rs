@@ -42,8 +42,8 @@ pub(super) fn pushing(repository: &Repository) -> BTreeSet<String> {
 }
 
 fn may_push(access: &Access) -> bool {
-    let writes = access.actions.iter().flatten().any(|action| *action == Action::ContentWrite);
-    writes || matches!(access.role, Some(Role::Writer | Role::Admin))
+    let writes = |action: &Action| matches!(action, Action::ContentWrite | Action::MetadataWrite);
+    access.actions.iter().flatten().any(writes) || matches!(access.role, Some(Role::Writer | Role::Admin))
 }
 
 /// Whether the CA is wanted in this namespace because its service accounts may push.

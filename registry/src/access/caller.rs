@@ -36,6 +36,8 @@ pub(crate) enum Wanted<'a> {
     Feed,
     /// To do something in a repository.
     Action(Action, &'a RepoName),
+    /// To push a manifest, or at least to set tags on one that is there.
+    Manifest(&'a RepoName),
 }
 
 impl Wanted<'_> {
@@ -45,6 +47,7 @@ impl Wanted<'_> {
             Self::Entry => None,
             Self::Catalog | Self::Feed => Some(scope::catalog()),
             Self::Action(action, repository) => Some(scope::needed(action, repository)),
+            Self::Manifest(repository) => Some(scope::needed(Action::ContentWrite, repository)),
         }
     }
 }
@@ -85,6 +88,7 @@ impl Caller {
             Wanted::Entry => true,
             Wanted::Catalog | Wanted::Feed => scopes.cover_catalog(),
             Wanted::Action(action, repository) => scopes.cover(action, repository),
+            Wanted::Manifest(repository) => scopes.cover(Action::ContentWrite, repository),
         });
         let allowed = match wanted {
             // Clients ask here whether they should log in, and would never if they were let in without.
@@ -93,6 +97,11 @@ impl Caller {
             // Each who follows costs something for as long, and there are limits for each login.
             Wanted::Feed => who.is_known(),
             Wanted::Action(action, repository) => rules.allow(who, action, repository),
+            Wanted::Manifest(repository) => {
+                let may = |action| rules.allow(who, action, repository);
+                // Whether it worked tells what is there, which is for those who may read.
+                may(Action::ContentWrite) || (may(Action::MetadataWrite) && may(Action::ContentRead))
+            }
         };
         match (covered, allowed) {
             (true, true) => Ok(()),

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use channel::policy::Action;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use oci::{
     Algorithm, Digest, Manifest, Reference, RepoName, Tag, manifest::MAX_MANIFEST, route::InvalidRoute,
@@ -84,6 +85,11 @@ pub(super) async fn push(
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (digest, tags) = named(reference, query, &bytes)?;
     let manifest = Manifest::parse(content_type, &bytes)?;
+    if !caller.may(Action::ContentWrite, &name)
+        && api.storage.find_manifest(name.clone(), Reference::Digest(digest.clone())).await?.is_none()
+    {
+        return Err(Error::OnlyTags(digest));
+    }
     let subject = manifest.subject.clone();
     let new_tags = tags.iter().map(|tag| NewTag { tag: tag.clone(), is_fixed: caller.must_keep(&name, tag) });
     let new_tags = new_tags.collect();

@@ -94,6 +94,7 @@ impl Operation {
     /// What is decided on before anything else happens.
     pub(super) fn wanted(self, route: &Route) -> Wanted<'_> {
         match (self.action(), route.repository()) {
+            (_, Some(repository)) if self == Self::PushManifest => Wanted::Manifest(repository),
             (Some(action), Some(repository)) => Wanted::Action(action, repository),
             _ => match self {
                 Self::ListRepositories => Wanted::Catalog,

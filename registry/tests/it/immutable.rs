@@ -18,6 +18,8 @@ logins:
   secrets: [2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b]
 - username: cleaner
   secrets: [2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b]
+- username: releases
+  secrets: [2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b]
 - username: blind
   secrets: [2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b]
 - username: admin
@@ -28,6 +30,7 @@ repositories:
   access:
   - {user: ci, role: Writer}
   - {user: cleaner, actions: [content/read, content/write, content/delete, metadata/read]}
+  - {user: releases, actions: [content/read, metadata/write]}
   - {user: blind, actions: [content/write, content/delete]}
   tags:
     mutability: Immutable
@@ -104,6 +107,40 @@ async fn an_immutable_tag_stays_where_it_is_but_for_administrators() {
     admin.delete(&format!("/v2/team/app/manifests/{second}")).await.expect(StatusCode::ACCEPTED);
     ci.get("/v2/team/app/manifests/v1").await.expect(StatusCode::NOT_FOUND);
     ci.put_manifest("team/app", "v1", &one).await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn who_may_only_set_tags_sets_them_on_what_is_there() {
+    let registry = Registry::start().await;
+    let ci = &registry.ci;
+    let releases = registry.standalone.server.client().login("releases", "secret");
+    let ((one, first), (two, second)) = (manifest(1), manifest(2));
+    ci.put_manifest("team/app", "latest", &one).await.expect(StatusCode::CREATED);
+    releases.put_manifest("team/app", "v1", &one).await.expect(StatusCode::CREATED);
+    let path = format!("{first}?tag=v2&tag=latest");
+    releases.put_manifest("team/app", &path, &one).await.expect(StatusCode::CREATED);
+    for tag in ["v1", "v2"] {
+        assert_eq!(registry.digest("team/app", tag).await, first.to_string());
+    }
+
+    // Nothing that is not there comes in, by whatever way, and no immutable tag moves.
+    let by_digest = second.to_string();
+    for reference in ["v3", "latest", &by_digest, &format!("{second}?tag=v3")] {
+        let refused = releases.put_manifest("team/app", reference, &two).await;
+        let refused = refused.expect_error(StatusCode::FORBIDDEN, ErrorCode::Denied);
+        let message = &refused.json::<ErrorList>().errors[0].message;
+        assert!(message.contains("content/write"), "{message}");
+    }
+    releases.post("/v2/team/app/blobs/uploads/", "").await.expect(StatusCode::FORBIDDEN);
+    ci.get(&format!("/v2/team/app/manifests/{second}")).await.expect(StatusCode::NOT_FOUND);
+    ci.put_manifest("team/app", "latest", &two).await.expect(StatusCode::CREATED);
+    is_refused(releases.put_manifest("team/app", "v1", &two).await, "v1", &first);
+    assert_eq!(registry.digest("team/app", "v1").await, first.to_string());
+    releases.delete("/v2/team/app/manifests/latest").await.expect(StatusCode::FORBIDDEN);
+
+    // Elsewhere they may do nothing.
+    ci.put_manifest("team/free", "v1", &one).await.expect(StatusCode::CREATED);
+    releases.put_manifest("team/free", "v2", &one).await.expect(StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]
