@@ -43,10 +43,11 @@ pub struct Host {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fallback {
-    /// As [`Host::server`].
+    /// `https://host:port`, of a Service's `ClusterIP` or of a registry outside of the cluster.
     pub server: String,
-    /// As [`Host::ca`].
-    pub ca: String,
+    /// As [`Host::ca`]; none where nodes trust it anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// As [`Host::audience`], where the registry that it stands in for has something for every pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,

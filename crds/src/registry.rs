@@ -35,7 +35,7 @@ use crate::repository::{Access, Namespaces, RegistryRef};
         "!isQuantity(self.spec.storage.volume.size) || !isQuantity(oldSelf.spec.storage.volume.size) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.spec.storage.volume.size)) >= 0 || !has(oldSelf.status) || !has(oldSelf.status.volumeSize) || !isQuantity(oldSelf.status.volumeSize) || quantity(self.spec.storage.volume.size).compareTo(quantity(oldSelf.status.volumeSize)) >= 0"
     ).message("size can grow but not shrink: volumes cannot be made smaller, and this one has the size in status.volumeSize").field_path(".spec.storage.volume.size"),
     validation = Rule::new(
-        "!has(self.spec.fallbacks) || self.spec.fallbacks.all(other, has(other.registryRef.namespace) || other.registryRef.name != self.metadata.name)"
+        "!has(self.spec.fallbacks) || self.spec.fallbacks.all(other, !has(other.registryRef) || has(other.registryRef.namespace) || other.registryRef.name != self.metadata.name)"
     ).message("a Registry cannot be its own fallback: name another one").field_path(".spec.fallbacks"),
     scale(
         spec_replicas_path = ".spec.replicas",
@@ -160,11 +160,36 @@ pub enum TenantPaths {
 }
 
 /// A registry that holds the same images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.registryRef) != has(self.endpoint)")
+        .message("a fallback is either a registryRef or an endpoint")
+)]
 pub struct Fallback {
     /// A Registry of this cluster.
-    pub registry_ref: RegistryRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_ref: Option<RegistryRef>,
+    /// A registry outside of this cluster, for what is `Public` only: whom Secrets let in here it does not know. The
+    /// operator's configuration has to name its host, in `BERTH_FALLBACK_HOSTS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<FallbackEndpoint>,
+}
+
+/// A registry outside of this cluster, as nodes reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FallbackEndpoint {
+    /// `https://host:port`. It has the same images under the same paths.
+    #[schemars(
+        length(min = 9, max = 253),
+        regex(pattern = r"^https://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[1-9][0-9]{0,4})?$")
+    )]
+    pub url: String,
+    /// Certificates that sign its own, PEM; left out, those that the nodes trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub ca: Option<String>,
 }
 
 /// Who can log in.

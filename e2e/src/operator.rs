@@ -18,6 +18,9 @@ use crate::{
 /// The operator's Deployment.
 pub const DEPLOYMENT: &str = "berth-operator";
 
+/// The container in its pods.
+const CONTAINER: &str = "operator";
+
 /// The operator's namespace.
 #[must_use]
 pub fn space(space: &Space) -> Space {
@@ -67,6 +70,27 @@ pub async fn scale(space: &Space, replicas: i32) -> Result<()> {
         let status = deployment.status.clone().unwrap_or_default();
         let observed = status.observed_generation == deployment.metadata.generation;
         observed && status.replicas.unwrap_or(0) == replicas && status.ready_replicas.unwrap_or(0) == replicas
+    })
+    .await
+    .map(drop)
+}
+
+/// Sets an environment variable of the operator, or takes it away, and waits until no pod is without the change.
+pub async fn configure(space: &Space, variable: &str, value: Option<&str>) -> Result<()> {
+    let deployments: Api<Deployment> = self::space(space).api();
+    let variable = match value {
+        Some(value) => json!({"name": variable, "value": value}),
+        None => json!({"name": variable, "$patch": "delete"}),
+    };
+    let container = json!({"name": CONTAINER, "env": [variable]});
+    let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    deployments.patch(DEPLOYMENT, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    wait::until(&deployments, DEPLOYMENT, "all pods of the operator to be new and ready", |deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let observed = status.observed_generation == deployment.metadata.generation;
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        let all = [status.replicas, status.updated_replicas, status.ready_replicas];
+        observed && all.iter().all(|replicas| *replicas == wanted)
     })
     .await
     .map(drop)

@@ -71,6 +71,9 @@ async fn a_wrong_manifest_is_refused() {
         };
         let mut off_nodes = with("fallbacks", on(&["other"]));
         off_nodes["nodeAccess"] = json!({"enabled": false});
+        let outside = |url: &str| json!([{"endpoint": {"url": url}}]);
+        let either =
+            json!([{"registryRef": {"name": "other"}, "endpoint": {"url": "https://eu.example.com"}}]);
         all_refused::<Registry>(
             space,
             &[
@@ -98,6 +101,18 @@ async fn a_wrong_manifest_is_refused() {
                 ("demo", with("fallbacks", on(&["demo"])), "a Registry cannot be its own fallback"),
                 ("demo", with("fallbacks", on(&["a", "b", "a"])), "a fallback is named twice"),
                 ("demo", with("fallbacks", on(&["a", "b", "c", "d", "e"])), "spec.fallbacks"),
+                ("demo", with("fallbacks", either), "a fallback is either a registryRef or an endpoint"),
+                ("demo", with("fallbacks", json!([{}])), "a fallback is either a registryRef or an endpoint"),
+                (
+                    "demo",
+                    with("fallbacks", outside("http://eu.example.com")),
+                    "spec.fallbacks[0].endpoint.url",
+                ),
+                (
+                    "demo",
+                    with("fallbacks", outside("https://eu.example.com/a")),
+                    "spec.fallbacks[0].endpoint.url",
+                ),
                 ("demo", off_nodes, "it is nodes that turn to fallbacks"),
             ],
         )

@@ -39,6 +39,16 @@ pub(crate) struct Run {
     /// Namespaces whose Registries nodes may reach and trust, separated by commas; `*` is every namespace.
     #[arg(long, env = "BERTH_NODE_ACCESS_NAMESPACES", default_value = "*", value_delimiter = ',')]
     pub(crate) node_access_namespaces: Vec<String>,
+    /// Registries outside of the cluster to which nodes may turn where a Registry names them as a fallback, separated by
+    /// commas: `host:port`, or `host` for port 443, and `*.example.com` is everything below. None where left out.
+    #[arg(
+        long,
+        env = "BERTH_FALLBACK_HOSTS",
+        default_value = "",
+        hide_default_value = true,
+        value_delimiter = ','
+    )]
+    pub(crate) fallback_hosts: Vec<String>,
     /// Labels of the nodes that get node access, as `key=value,…`; all nodes where left out.
     #[arg(long, env = "BERTH_NODE_SELECTOR", value_delimiter = ',', value_parser = label)]
     pub(crate) node_selector: Vec<(String, String)>,

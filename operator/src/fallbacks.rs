@@ -4,9 +4,12 @@
 //! primary's; a Repository of the primary opens there what a Repository of its namespace could have there, and nothing
 //! that another namespace has declared; and whom it lets in reads, as at the primary, and does nothing else. So nobody
 //! reads at a replica what they may not read at the primary, nor what is another one's.
+//!
+//! A registry outside of the cluster may be one, where the operator's configuration names its host: nodes would go
+//! wherever they are told. Nothing of the primary is known there, so that it serves what is public.
 
 use channel::policy;
-use crds::{Registry, Repository};
+use crds::{Registry, Repository, registry::Fallback, repository::RegistryRef};
 use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
 
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
 };
 
 mod opening;
+mod outside;
 
 use opening::opening;
 
@@ -36,7 +40,25 @@ pub(crate) struct Standing {
     /// Endpoints of those that do.
     pub(crate) endpoints: Vec<String>,
     /// Those that nodes turn to: that one is stopped for a while changes no files.
-    pub(crate) agreeing: Vec<Registry>,
+    pub(crate) agreeing: Vec<Replica>,
+}
+
+/// What stands in for a Registry.
+#[derive(Clone, Debug)]
+pub(crate) enum Replica {
+    /// Another one.
+    Registry(Registry),
+    /// One outside of the cluster.
+    Outside(Outside),
+}
+
+/// A registry outside of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outside {
+    /// `host:port`.
+    pub(crate) authority: String,
+    /// Certificates that sign its own, PEM; none where nodes trust them anyway.
+    pub(crate) ca: Option<String>,
 }
 
 /// A primary, as its replica sees it.
@@ -52,15 +74,18 @@ struct Guest {
 /// The Registries that this one names, in its order, each once.
 pub(crate) fn named(registry: &Registry) -> Vec<ObjectRef<Guarded>> {
     let mut all = Vec::new();
-    for fallback in &registry.spec.fallbacks {
-        let namespace = fallback.registry_ref.namespace.clone();
-        let namespace = namespace.unwrap_or_else(|| names::namespace(registry));
-        let reference = ObjectRef::new(&fallback.registry_ref.name).within(&namespace);
+    for named in registry.spec.fallbacks.iter().filter_map(|fallback| fallback.registry_ref.as_ref()) {
+        let reference = reference(registry, named);
         if !all.contains(&reference) {
             all.push(reference);
         }
     }
     all
+}
+
+fn reference(registry: &Registry, named: &RegistryRef) -> ObjectRef<Guarded> {
+    let namespace = named.namespace.clone();
+    ObjectRef::new(&named.name).within(&namespace.unwrap_or_else(|| names::namespace(registry)))
 }
 
 /// What of a Registry matters to those whose fallback it is, and to those that it falls back on.
@@ -77,19 +102,35 @@ pub(crate) fn primaries(context: &Context, replica: &Registry) -> Result<Vec<pol
     Ok(present.map(|guest| guest.policy).collect())
 }
 
-/// The Registries that stand in for this one, or why they don't, in its order.
-pub(crate) fn agreeing(context: &Context, primary: &Registry) -> Vec<Result<Registry, Answer>> {
-    let (stores, granted) = (&context.stores, &context.config.node_access_namespaces);
-    named(primary).iter().map(|reference| agreed(stores, primary, reference, granted)).collect()
+/// What stands in for this Registry, or why it doesn't, in its order.
+pub(crate) fn agreeing(context: &Context, primary: &Registry) -> Vec<Result<Replica, Answer>> {
+    let (stores, config) = (&context.stores, &context.config);
+    let agreed = |fallback: &Fallback| {
+        let registry = fallback.registry_ref.as_ref().map(|named| {
+            let reference = reference(primary, named);
+            agreed(stores, primary, &reference, &config.node_access_namespaces).map(Replica::Registry)
+        });
+        registry.or_else(|| {
+            let endpoint = fallback.endpoint.as_ref()?;
+            Some(outside::granted(endpoint, &config.fallback_hosts).map(Replica::Outside))
+        })
+    };
+    primary.spec.fallbacks.iter().filter_map(agreed).collect()
 }
 
 /// How a Registry's fallbacks are.
 pub(crate) fn standing(context: &Context, primary: &Registry) -> Result<Standing, Incomplete> {
     let mut standing = Standing::default();
-    let mut problem = None;
+    let (mut problem, mut outside) = (None, Vec::new());
     for agreed in agreeing(context, primary) {
         let agreed = match agreed {
-            Ok(replica) => {
+            Ok(Replica::Outside(replica)) => {
+                standing.endpoints.push(replica.authority.clone());
+                outside.push(replica.authority.clone());
+                standing.agreeing.push(Replica::Outside(replica));
+                Ok(())
+            }
+            Ok(Replica::Registry(replica)) => {
                 let guests = guests(context, &replica)?;
                 let guest = guests.iter().find(|guest| guest.uid == primary.metadata.uid);
                 let problem = hindrance(&replica, guest);
@@ -98,7 +139,7 @@ pub(crate) fn standing(context: &Context, primary: &Registry) -> Result<Standing
                     standing.endpoints.push(names::endpoint(&replica));
                 }
                 let answer = problem.map_or_else(|| all_taken(&replica, untaken), Err);
-                standing.agreeing.push(replica);
+                standing.agreeing.push(Replica::Registry(replica));
                 answer
             }
             Err(refusal) => Err(refusal),
@@ -106,12 +147,25 @@ pub(crate) fn standing(context: &Context, primary: &Registry) -> Result<Standing
         problem = problem.or(agreed.err());
     }
     if !primary.spec.fallbacks.is_empty() {
-        let turn_to = standing.endpoints.join(", ");
-        let sentence =
-            || format!("nodes turn to {turn_to} where this registry does not answer or has not the image");
-        standing.answer = Some(problem.unwrap_or_else(|| Answer::yes("StandingIn", sentence())));
+        standing.answer = Some(
+            problem.unwrap_or_else(|| Answer::yes("StandingIn", sentence(&standing.endpoints, &outside))),
+        );
     }
     Ok(standing)
+}
+
+/// What stands in, and how far.
+fn sentence(endpoints: &[String], outside: &[String]) -> String {
+    let turn_to = endpoints.join(", ");
+    let sentence =
+        format!("nodes turn to {turn_to} where this registry does not answer or has not the image");
+    if outside.is_empty() {
+        return sentence;
+    }
+    let outside = outside.join(", ");
+    format!(
+        "{sentence}; outside of the cluster, at {outside}, only what is Public is pulled, and Berth does not see whether it is there"
+    )
 }
 
 /// The Registry, if it stands in for this primary. One that grants its namespace nothing looks like none.

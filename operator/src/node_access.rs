@@ -173,10 +173,17 @@ fn host(registry: &Registry, seen: &HashMap<String, Seen>, granted: &[String], c
     let for_all_pods = seen.is_some_and(|seen| seen.for_all_pods);
     // All of them have certificates of the same authority.
     let ca = ca.to_owned();
-    let fallback = |Turn { server, audience }: &Turn| Fallback {
-        server: format!("https://{server}"),
-        ca: ca.clone(),
-        audience: for_all_pods.then(|| audience.clone()),
+    let fallback = |turn: &Turn| match turn {
+        Turn::Here { server, audience } => Fallback {
+            server: format!("https://{server}"),
+            ca: Some(ca.clone()),
+            audience: for_all_pods.then(|| audience.clone()),
+        },
+        Turn::Outside(outside) => Fallback {
+            server: format!("https://{}", outside.authority),
+            ca: outside.ca.clone(),
+            audience: None,
+        },
     };
     Some(Host {
         host: names::endpoint(registry),
@@ -200,7 +207,10 @@ mod tests {
     use crds::RegistryStatus;
 
     use super::*;
-    use crate::testing::registry;
+    use crate::{
+        fallbacks::{Outside, Replica},
+        testing::registry,
+    };
 
     fn with_ip(name: &str, ip: &str) -> Registry {
         let status = RegistryStatus { cluster_ip: Some(ip.into()), ..RegistryStatus::default() };
@@ -237,14 +247,20 @@ mod tests {
         let b = Seen { address: Some("10.0.0.9".to_owned()), ..Seen::default() };
         let mut seen: HashMap<_, _> = [("uid-of-b".to_owned(), b)].into();
         let others = [with_ip("b", "10.0.0.2"), with_ip("c", "10.0.0.3"), registry("new")];
+        let mut others: Vec<_> = others.into_iter().map(Replica::Registry).collect();
+        others.push(Replica::Outside(Outside { authority: "eu.example.com:443".into(), ca: None }));
         for (for_all_pods, audience) in [(true, Some("berth.dev/apps/b")), (false, None)] {
             let turns = nodes::turns(&others, &seen);
             seen.insert("uid-of-a".into(), Seen { address: None, for_all_pods, turns });
             let a = host(&with_ip("a", "10.0.0.1"), &seen, &["*".into()], "CA").unwrap();
             let servers: Vec<_> = a.fallbacks.iter().map(|fallback| &*fallback.server).collect();
-            assert_eq!(servers, ["https://10.0.0.9:5000", "https://10.0.0.3:5000"]);
+            assert_eq!(
+                servers,
+                ["https://10.0.0.9:5000", "https://10.0.0.3:5000", "https://eu.example.com:443"]
+            );
             assert_eq!(a.fallbacks[0].audience.as_deref(), audience);
-            assert_eq!(a.fallbacks[0].ca, "CA");
+            assert_eq!(a.fallbacks[0].ca.as_deref(), Some("CA"));
+            assert_eq!((&a.fallbacks[2].audience, &a.fallbacks[2].ca), (&None, &None));
         }
     }
 }

@@ -125,6 +125,22 @@ async fn one_of_another_namespace_agrees_by_its_tenancy_or_looks_like_none() {
 }
 
 #[tokio::test]
+async fn one_outside_of_the_cluster_serves_what_is_public_where_its_host_is_granted() {
+    let mut world = world();
+    let both = json!({"fallbacks": [
+        {"endpoint": {"url": "https://eu.example.com"}},
+        {"registryRef": {"name": "other"}},
+    ]});
+    world.edit(DEMO, |demo| *demo = serving("apps", "demo", &both));
+    assert_eq!(said(&world), one("HostNotGranted", "other.apps.svc:5000"));
+    Arc::get_mut(&mut world.context).unwrap().config.fallback_hosts = vec!["eu.example.com".into()];
+    let standing = standing(&world.context, &world.read(DEMO)).unwrap();
+    assert_eq!(standing.endpoints, ["eu.example.com:443", "other.apps.svc:5000"]);
+    let answer = standing.answer.unwrap();
+    assert!(answer.yes && answer.message.contains("at eu.example.com:443, only what is Public"));
+}
+
+#[tokio::test]
 async fn a_primary_that_goes_or_turns_elsewhere_opens_nothing_any_more() {
     let mut world = world();
     world.edit(DEMO, |demo| demo["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));

@@ -13,7 +13,11 @@ use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use tokio::sync::Notify;
 
 use super::{host, server};
-use crate::{controller::Guarded, names};
+use crate::{
+    controller::Guarded,
+    fallbacks::{Outside, Replica},
+    names,
+};
 
 /// What is known of the nodes.
 #[derive(Debug)]
@@ -48,11 +52,13 @@ pub(crate) struct Seen {
     pub(crate) turns: Vec<Turn>,
 }
 
-/// A Registry that stands in for another one.
+/// What stands in for a Registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
-    pub(super) server: SocketAddr,
-    pub(super) audience: String,
+pub(crate) enum Turn {
+    /// Another one.
+    Here { server: SocketAddr, audience: String },
+    /// A registry outside of the cluster, which nodes show no credential.
+    Outside(Outside),
 }
 
 /// How nodes get along with one Registry.
@@ -86,9 +92,9 @@ impl Nodes {
         }
     }
 
-    /// Where these Registries are, as far as they have been seen.
-    pub(crate) fn turns(&self, registries: &[Registry]) -> Vec<Turn> {
-        turns(registries, &self.known().seen)
+    /// Where these are, as far as they have been seen.
+    pub(crate) fn turns(&self, replicas: &[Replica]) -> Vec<Turn> {
+        turns(replicas, &self.known().seen)
     }
 
     /// The Registry goes: asks for a round where nodes were told of it.
@@ -178,16 +184,20 @@ impl Nodes {
 
 /// What nodes are told, as it is known before any CA is.
 fn without_ca(host: Host) -> Host {
-    let fallbacks = host.fallbacks.into_iter().map(|it| Fallback { ca: String::new(), ..it });
+    let ours = |ca: String| if ca == host.ca { String::new() } else { ca };
+    let fallbacks = host.fallbacks.into_iter().map(|it| Fallback { ca: it.ca.map(ours), ..it });
     Host { ca: String::new(), fallbacks: fallbacks.collect(), ..host }
 }
 
-/// Where these Registries are, as far as they have been seen.
-pub(super) fn turns(registries: &[Registry], seen: &HashMap<String, Seen>) -> Vec<Turn> {
-    let turn = |registry: &Registry| {
-        Some(Turn { server: server(registry, seen)?, audience: names::audience(registry) })
+/// Where these are, as far as they have been seen.
+pub(super) fn turns(replicas: &[Replica], seen: &HashMap<String, Seen>) -> Vec<Turn> {
+    let turn = |replica: &Replica| match replica {
+        Replica::Registry(registry) => {
+            Some(Turn::Here { server: server(registry, seen)?, audience: names::audience(registry) })
+        }
+        Replica::Outside(outside) => Some(Turn::Outside(outside.clone())),
     };
-    registries.iter().filter_map(turn).collect()
+    replicas.iter().filter_map(turn).collect()
 }
 
 fn find<'a>(report: &'a NodeReport, endpoint: &str) -> Option<&'a HostReport> {

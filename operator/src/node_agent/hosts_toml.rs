@@ -38,6 +38,7 @@ const WITH_FALLBACKS: &str = "2s";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     name: String,
+    address: SocketAddr,
     registry: Server,
     fallbacks: Vec<Server>,
 }
@@ -45,8 +46,10 @@ pub(super) struct Entry {
 /// Where images are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Server {
-    address: SocketAddr,
-    ca: String,
+    /// Host and port.
+    authority: String,
+    /// PEM; none where containerd trusts it anyway.
+    ca: Option<String>,
     audience: Option<String>,
     credential: Option<Credential>,
 }
@@ -58,12 +61,14 @@ impl Entry {
         if !is_host_and_port(name) {
             return Err(format!("'{name}' is no host name and port, such as demo.apps.svc:5000"));
         }
-        let registry = Server::parse(server, ca, audience.as_ref())?;
-        let mut entry = Self { name: name.clone(), registry, fallbacks: Vec::new() };
+        let registry = Server::parse(server, Some(ca), audience.as_ref())?;
+        let address = registry.authority.parse();
+        let address = address.map_err(|_| format!("'{server}' is no address of a Service"))?;
+        let mut entry = Self { name: name.clone(), address, registry, fallbacks: Vec::new() };
         for Fallback { server, ca, audience } in fallbacks {
-            let fallback = Server::parse(server, ca, audience.as_ref())?;
+            let fallback = Server::parse(server, ca.as_ref(), audience.as_ref())?;
             // A section that is there twice would make the whole file worthless.
-            if entry.servers().all(|known| known.address != fallback.address) {
+            if entry.servers().all(|known| known.authority != fallback.authority) {
                 entry.fallbacks.push(fallback);
             }
         }
@@ -90,30 +95,32 @@ impl Entry {
 
     /// Where the registry really is.
     pub(super) fn server(&self) -> SocketAddr {
-        self.registry.address
+        self.address
     }
 
     /// Certificates that sign the registry's, PEM.
     pub(super) fn ca(&self) -> &str {
-        &self.registry.ca
+        self.registry.ca.as_deref().unwrap_or_default()
     }
 
     /// Names and contents of the CAs' files. Text outside of the certificates is no part of PEM.
     pub(super) fn ca_files(&self) -> impl Iterator<Item = (String, String)> {
         let names = (0..).map(ca_name);
-        names.zip(self.servers()).map(|(name, server)| (name, format!("{MARKER}\n{}\n", server.ca)))
+        names
+            .zip(self.servers())
+            .filter_map(|(name, server)| Some((name, format!("{MARKER}\n{}\n", server.ca.as_ref()?))))
     }
 
     /// Content of `hosts.toml`. CAs' paths are relative to the file, so that they hold wherever the folder is mounted.
     /// The credential is sent first; where the registry asks for another, containerd goes on with the pod's pull secret.
     pub(super) fn hosts_file(&self) -> String {
-        let server = self.registry.address;
+        let server = self.address;
         let top = format!("{MARKER}\nserver = \"https://{server}\"\n");
         if self.fallbacks.is_empty() {
             return top + &self.registry.fields(CA, ALONE, "header");
         }
         let sections = self.servers().enumerate().map(|(number, server)| {
-            let key = format!("host.\"https://{}\"", server.address);
+            let key = format!("host.\"https://{}\"", server.authority);
             let fields = server.fields(&ca_name(number), WITH_FALLBACKS, &format!("{key}.header"));
             format!("\n[{key}]\n{fields}")
         });
@@ -122,13 +129,16 @@ impl Entry {
 }
 
 impl Server {
-    fn parse(server: &str, ca: &str, audience: Option<&String>) -> Result<Self, String> {
-        let address = server
+    fn parse(server: &str, ca: Option<&String>, audience: Option<&String>) -> Result<Self, String> {
+        let authority = server
             .strip_prefix("https://")
-            .and_then(|address| address.parse().ok())
-            .ok_or_else(|| format!("'{server}' is no address and port, such as https://10.96.0.20:5000"))?;
-        client::anonymous(ca).map_err(|error| format!("the registry's CA can't be used: {error}"))?;
-        Ok(Self { address, ca: ca.trim_end().to_owned(), audience: audience.cloned(), credential: None })
+            .filter(|host| host.parse::<SocketAddr>().is_ok() || is_host_and_port(host))
+            .ok_or_else(|| format!("'{server}' is no host and port, such as https://10.96.0.20:5000"))?;
+        if let Some(ca) = ca {
+            client::anonymous(ca).map_err(|error| format!("the CA of {server} can't be used: {error}"))?;
+        }
+        let ca = ca.map(|ca| ca.trim_end().to_owned());
+        Ok(Self { authority: authority.to_owned(), ca, audience: audience.cloned(), credential: None })
     }
 
     /// What is said of it, with the name of the table of headers.
@@ -136,10 +146,10 @@ impl Server {
         let header = self.credential.as_ref().map_or_else(String::new, |credential| {
             format!("\n[{headers}]\nAuthorization = [\"{}\"]\n", credential.header())
         });
+        let ca = self.ca.as_ref().map_or_else(String::new, |_| format!("ca = \"{ca}\"\n"));
         format!(
             r#"capabilities = ["pull", "resolve"]
-ca = "{ca}"
-dial_timeout = "{dial_timeout}"
+{ca}dial_timeout = "{dial_timeout}"
 {header}"#
         )
     }

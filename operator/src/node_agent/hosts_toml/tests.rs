@@ -16,7 +16,7 @@ pub(in crate::node_agent) fn host(name: &str, server: &str) -> Host {
 /// The same with this to turn to.
 pub(in crate::node_agent) fn fallback(server: &str) -> Fallback {
     let Host { server, ca, audience, .. } = host("other.apps.svc:5000", server);
-    Fallback { server, ca, audience }
+    Fallback { server, ca: Some(ca), audience }
 }
 
 #[rstest]
@@ -135,10 +135,34 @@ fn fallbacks_come_after_the_registry_and_then_it_is_asked_again() {
 }
 
 #[test]
+fn a_fallback_outside_of_the_cluster_may_have_a_name_and_be_trusted_anyway() {
+    let mut host = host("demo.apps.svc:5000", "https://10.96.0.20:5000");
+    let known = Fallback { ca: None, ..fallback("https://eu.example.com:443") };
+    host.fallbacks = vec![known, fallback("https://us.example.com:5000")];
+    let entry = Entry::parse(&host).unwrap().with(&credentials());
+    let file = entry.hosts_file();
+    let (_, fallbacks) = file.split_at(file.find("[host.\"https://eu").unwrap());
+    insta::assert_snapshot!(fallbacks, @r#"
+    [host."https://eu.example.com:443"]
+    capabilities = ["pull", "resolve"]
+    dial_timeout = "2s"
+
+    [host."https://us.example.com:5000"]
+    capabilities = ["pull", "resolve"]
+    ca = "fallback-2.crt"
+    dial_timeout = "2s"
+    "#);
+    let names: Vec<_> = entry.ca_files().map(|(name, _)| name).collect();
+    assert_eq!(names, ["ca.crt", "fallback-2.crt"]);
+}
+
+#[test]
 fn a_fallback_that_can_not_be_used_is_said() {
     let mut host = host("demo.apps.svc:5000", "https://10.96.0.20:5000");
     host.fallbacks = vec![fallback("http://10.96.0.30:5000")];
     assert!(Entry::parse(&host).is_err());
-    host.fallbacks = vec![Fallback { ca: "none".into(), ..fallback("https://10.96.0.30:5000") }];
+    host.fallbacks = vec![fallback("https://eu.example.com\"]:5000")];
+    assert!(Entry::parse(&host).is_err());
+    host.fallbacks = vec![Fallback { ca: Some("none".into()), ..fallback("https://10.96.0.30:5000") }];
     assert!(Entry::parse(&host).is_err());
 }
