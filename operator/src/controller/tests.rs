@@ -9,7 +9,9 @@ mod admission;
 mod cluster;
 
 use crate::testing;
-use cluster::{Cluster, REGISTRY, REPLICAS, at, has, opens, replica, silent_replica, with_operator};
+use cluster::{
+    Cluster, REGISTRY, REPLICAS, at, has, opens, replica, replica_number, silent_replica, with_operator,
+};
 
 #[tokio::test]
 async fn what_repositories_are_told_follows_the_cluster() {
@@ -150,11 +152,15 @@ async fn images_go_where_the_repository_says_so_and_its_path_is_its_own() {
 }
 
 #[tokio::test]
-async fn what_a_secret_gives_is_accepted_at_every_moment_of_a_rotation() {
+async fn what_a_secret_gives_is_accepted_by_every_replica_at_every_moment_of_a_rotation() {
     const SECRET: &str = "/api/v1/namespaces/red/secrets/pull";
     with_operator(&Cluster::new(), async |cluster| {
+        cluster.edit(REGISTRY, |registry| registry["spec"]["replicas"] = json!(2));
         cluster.declare("red", "app", &json!({"pullSecrets": [{"name": "pull"}]}));
-        let deciding = replica(cluster, REPLICAS[4]).await;
+        let first = replica_number(cluster, 0, REPLICAS[4]).await;
+        cluster.until("the first replica told", || has(&first, "red/app")).await;
+        let second = replica_number(cluster, 1, REPLICAS[6]).await;
+        let all = [first, second];
         let given = || {
             let config = cluster.api.get(SECRET)?["data"][".dockerconfigjson"].as_str()?.to_owned();
             let config: Value = serde_json::from_slice(&BASE64_STANDARD.decode(config).unwrap()).unwrap();
@@ -163,14 +169,15 @@ async fn what_a_secret_gives_is_accepted_at_every_moment_of_a_rotation() {
         };
         cluster.until_said(&at("red", "app"), "Ready", "Ready").await;
         let mut former = given().unwrap();
-        assert!(opens(&deciding, &former));
+        let open_all = |password: &str| all.iter().all(|replica| opens(replica, password));
+        assert!(open_all(&former));
         for turn in ["1", "2", "3"] {
             cluster.edit(&at("red", "app"), |repository| {
                 repository["metadata"]["annotations"] = json!({"berth.dev/rotate": turn});
             });
             let is_another = || {
                 let now = given().unwrap();
-                assert!(opens(&deciding, &now) && opens(&deciding, &former));
+                assert!(open_all(&now) && open_all(&former));
                 now != former
             };
             cluster.until("another password", is_another).await;
@@ -178,8 +185,10 @@ async fn what_a_secret_gives_is_accepted_at_every_moment_of_a_rotation() {
         }
         // A leak is ended, and neither what was given nor what was announced is accepted any longer.
         cluster.api.remove(SECRET);
-        let is_over = || !opens(&deciding, &former) && given().is_some_and(|now| opens(&deciding, &now));
-        cluster.until("the leak over", is_over).await;
+        let opens_none = || !all.iter().any(|replica| opens(replica, &former));
+        let took = cluster.until("the leak over", opens_none).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        cluster.until("another password", || given().is_some_and(|now| open_all(&now))).await;
         cluster.until_said(&at("red", "app"), "SecretsReady", "Delivered").await;
     })
     .await;

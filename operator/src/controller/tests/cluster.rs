@@ -27,8 +27,15 @@ use crate::{
 
 pub(super) const REGISTRY: &str = "/apis/berth.dev/v1alpha1/namespaces/apps/registries/demo";
 /// Nobody else listens on these loopback addresses.
-pub(super) const REPLICAS: [&str; 6] =
-    ["127.82.69.71", "127.82.69.72", "127.82.69.73", "127.82.69.74", "127.82.69.75", "127.82.69.76"];
+pub(super) const REPLICAS: [&str; 7] = [
+    "127.82.69.71",
+    "127.82.69.72",
+    "127.82.69.73",
+    "127.82.69.74",
+    "127.82.69.75",
+    "127.82.69.76",
+    "127.82.69.77",
+];
 
 pub(super) fn at(namespace: &str, name: &str) -> String {
     format!("/apis/berth.dev/v1alpha1/namespaces/{namespace}/repositories/{name}")
@@ -76,10 +83,10 @@ impl Cluster {
         self.api.put(path, object);
     }
 
-    /// A pod of this Registry has an address.
-    fn runs(&self, name: &str, address: &str) {
+    /// The pod of this number of this Registry has an address.
+    fn runs(&self, name: &str, number: usize, address: &str) {
         let labels = crate::names::labels(&testing::registry(name));
-        let pod = format!("{name}-0");
+        let pod = format!("{name}-{number}");
         let metadata = json!({"name": pod, "namespace": "apps", "labels": labels});
         let status = json!({"podIP": address, "conditions": [{"type": "Ready", "status": "True"}]});
         let object = json!({"metadata": metadata, "status": status});
@@ -119,8 +126,13 @@ impl Cluster {
 /// The policy that decides, once there is one, and the paths whose images were deleted.
 pub(super) type Deciding = Arc<Mutex<(Option<Policy>, Vec<String>)>>;
 
-/// Serves as the Registry's pod, with the certificate that the operator made.
+/// Serves as the Registry's first pod.
 pub(super) async fn replica(cluster: &Cluster, address: &str) -> Deciding {
+    replica_number(cluster, 0, address).await
+}
+
+/// Serves as the Registry's pod of this number, with the certificate that the operator made.
+pub(super) async fn replica_number(cluster: &Cluster, number: usize, address: &str) -> Deciding {
     const CHANNEL: &str = "/api/v1/namespaces/apps/secrets/demo-channel";
     cluster.until("a certificate of the channel", || cluster.api.get(CHANNEL).is_some()).await;
     let secret: Secret = serde_json::from_value(cluster.api.get(CHANNEL).unwrap()).unwrap();
@@ -158,7 +170,7 @@ pub(super) async fn replica(cluster: &Cluster, address: &str) -> Deciding {
         .with_state(Arc::clone(&deciding));
     tokio::spawn(async move { axum::serve(TlsListener::new(tcp, certificate), router).await });
 
-    cluster.runs("demo", address);
+    cluster.runs("demo", number, address);
     deciding
 }
 
@@ -173,7 +185,7 @@ pub(super) async fn silent_replica(cluster: &Cluster, name: &str, address: &str)
     });
     let registry = format!("/apis/berth.dev/v1alpha1/namespaces/apps/registries/{name}");
     cluster.api.put(&registry, json!(testing::registry(name)));
-    cluster.runs(name, address);
+    cluster.runs(name, 0, address);
 }
 
 pub(super) fn has(deciding: &Deciding, path: &str) -> bool {
