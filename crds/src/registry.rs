@@ -183,7 +183,9 @@ pub struct FallbackEndpoint {
     /// `https://host:port`. It has the same images under the same paths.
     #[schemars(
         length(min = 9, max = 253),
-        regex(pattern = r"^https://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[1-9][0-9]{0,4})?$")
+        regex(
+            pattern = r"^https://[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(:[1-9][0-9]{0,4})?$"
+        )
     )]
     pub url: String,
     /// Certificates that sign its own, PEM; left out, those that the nodes trust.

@@ -137,7 +137,9 @@ pub enum Visibility {
     validation = Rule::new("!has(self.group) || self.group.matches('^system:serviceaccounts(:[a-z0-9]([-a-z0-9]*[a-z0-9])?)?$')")
         .message("group must be system:serviceaccounts:<namespace>, or system:serviceaccounts for all").field_path(".group"),
     validation = Rule::new("[has(self.user), has(self.serviceAccount), has(self.group)].filter(given, given).size() == 1")
-        .message("give one of user, serviceAccount and group")
+        .message("give one of user, serviceAccount and group"),
+    validation = Rule::new("!has(self.actions) || !('metadata/write' in self.actions) || 'content/read' in self.actions || 'content/write' in self.actions")
+        .message("metadata/write sets tags on what may be read: give content/read as well").field_path(".actions")
 )]
 pub struct Access {
     /// A user of the registry's password file.
@@ -151,10 +153,13 @@ pub struct Access {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub group: Option<String>,
-    /// Usual actions under one name.
+    /// Usual actions under one name. `Reader`: pull, list tags. `Writer`: that, and push. `Admin`: that, and delete and move
+    /// everything, immutable tags too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// Single actions.
+    /// Single actions. `content/read`: pull. `metadata/read`: list tags and referrers. `content/write`: push.
+    /// `content/delete`: delete images and tags, but no immutable ones. `metadata/write`, together with `content/read`: set
+    /// tags on images that are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 5))]
     pub actions: Option<Vec<Action>>,
@@ -211,7 +216,7 @@ pub enum Action {
     validation = Rule::new("self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("the Secret's name must be lower-case letters, digits and '-', with a letter or digit at both ends").field_path(".name"),
     validation = Rule::new(
-        "self.rotationInterval.matches('^[0-9]+[smh]([0-9]+[sm])*$') && duration(self.rotationInterval) >= duration('1h')"
+        "self.rotationInterval.matches('^([0-9]{1,6}h|[0-9]{1,8}m|[0-9]{1,9}s)([0-9]{1,4}[sm])*$') && duration(self.rotationInterval) >= duration('1h')"
     ).message("rotationInterval must be a duration of at least an hour, such as 720h").field_path(".rotationInterval")
 )]
 pub struct AccessSecret {

@@ -191,6 +191,7 @@ async fn a_wrong_repository_is_refused() {
             ("app", repository("access", json!([{"user": "ann"}])), access),
             ("app", repository("access", json!([{"user": "ann", "role": "Reader", "actions": ["content/read"]}])), access),
             ("app", repository("access", json!([{"user": "ann", "role": "Owner"}])), "Unsupported value"),
+            ("app", repository("access", json!([{"user": "ann", "actions": ["metadata/write"]}])), "metadata/write sets tags on what may be read"),
             ("app", repository("access", json!([{"user": "ann", "actions": []}])), "actions must name at least one"),
             ("app", repository("access", json!([{"user": "", "role": "Reader"}])), user),
             ("app", repository("access", json!([{"role": "Reader"}])), subject),
@@ -203,6 +204,7 @@ async fn a_wrong_repository_is_refused() {
             ("app", repository("access", json!([{"user": "a:b", "role": "Reader"}])), user),
             ("app", repository("pullSecrets", secret("10m")), interval),
             ("app", repository("pullSecrets", secret("soon")), interval),
+            ("app", repository("pullSecrets", secret("99999999999999h")), interval),
             ("app", repository("pullSecrets", json!([{"name": "Pull"}])), secret_name),
             ("app", repository("pullSecrets", json!([{"name": "pull"}, {"name": "pull"}])), "duplicate entries for key"),
             (

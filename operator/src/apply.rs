@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     metrics::Metrics,
     names::{self, MANAGER},
+    replication,
 };
 
 mod covers;
@@ -70,6 +71,9 @@ pub(crate) enum Error {
         "{what} exists and was not made by Berth: give what asks for it another name, or free this one; to hand the object over to Berth, label it app.kubernetes.io/managed-by=berth-operator"
     )]
     Foreign { what: String },
+    /// An object of that name belongs to another resource of ours.
+    #[error("{what} is there for a {of}: give one of the two another name")]
+    Taken { what: String, of: &'static str },
     /// The object is on its way out and will be made again.
     #[error("{what} is still being deleted")]
     Terminating { what: String },
@@ -122,6 +126,9 @@ impl Applier {
         }
         if !is_ours(&observed) {
             return Err(Error::Foreign { what: what.to_string() });
+        }
+        if let Some(of) = other_owner(&observed, &desired) {
+            return Err(Error::Taken { what: what.to_string(), of });
         }
         if covers::covers(&what.json(&observed)?, &without_kind(what.json(&desired)?)) {
             return Ok(observed);
@@ -226,6 +233,21 @@ pub(crate) fn is_ours<K: Resource>(object: &K) -> bool {
     let traces = object.meta().managed_fields.iter().flatten();
     let managed_by = object.labels().get(names::MANAGED_BY).map(String::as_str);
     traces.into_iter().any(|entry| entry.manager.as_deref() == Some(MANAGER)) || managed_by == Some(MANAGER)
+}
+
+/// Which other kind of resource of ours the object is for, as its labels say, where it is not for the same as the desired
+/// one. Labels that were edited away tell nothing.
+fn other_owner<K: Resource>(observed: &K, desired: &K) -> Option<&'static str> {
+    const OWNERS: [(&str, &str); 3] = [
+        (names::REGISTRY_LABEL, "Registry"),
+        (names::REPOSITORY_LABEL, "Repository"),
+        (replication::REPLICATION, "Replication"),
+    ];
+    let (is, should) = (observed.labels(), desired.labels());
+    if OWNERS.iter().any(|(label, _)| is.contains_key(*label) && should.contains_key(*label)) {
+        return None;
+    }
+    OWNERS.iter().find(|(label, _)| is.contains_key(*label)).map(|(_, kind)| *kind)
 }
 
 /// The object with the digest of what it was before.

@@ -41,13 +41,14 @@ mod placement;
 mod refusals;
 mod summary;
 mod targets;
+mod tidy;
 mod watched;
 
 use attach::Use;
-pub(crate) use cas::tidy;
 use errand::{Errand, Place};
 use placement::{repository_labels, secrets, selector};
 use summary::Summary;
+pub(crate) use tidy::tidy;
 pub(crate) use watched::{Change, Watched, declares_any};
 
 /// Namespaces at once: a Repository that many receive is done soon, and does not flood the API server.

@@ -14,6 +14,9 @@ pub(crate) const MANAGER: &str = "berth-operator";
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Carried by everything that belongs to a Registry; its value is the Registry's name.
 pub(crate) const REGISTRY_LABEL: &str = "berth.dev/registry";
+/// Carried by everything that is delivered for a Repository, and by nothing of a Registry; its value is the Repository's
+/// name.
+pub(crate) const REPOSITORY_LABEL: &str = "berth.dev/repository";
 
 /// Selects what belongs to any Registry.
 pub(crate) fn any_registry() -> String {

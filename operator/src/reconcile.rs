@@ -220,7 +220,9 @@ fn problem_or_retry(registry: &Registry, context: &Context, error: Error) -> Res
 /// What a person has to mend; none where trying again may help by itself.
 pub(crate) fn problem(error: &apply::Error) -> Option<Answer> {
     match error {
-        apply::Error::Foreign { .. } => Some(Answer::no("NameTaken", error.to_string())),
+        apply::Error::Foreign { .. } | apply::Error::Taken { .. } => {
+            Some(Answer::no("NameTaken", error.to_string()))
+        }
         apply::Error::Terminating { .. } => Some(Answer::no("Terminating", error.to_string())),
         apply::Error::Apply { what, source: kube::Error::Api(status) }
         | apply::Error::Read { what, source: kube::Error::Api(status) }

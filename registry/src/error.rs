@@ -234,7 +234,8 @@ impl Error {
                 vec![ErrorItem { code, message, detail: Some(Denial::QuotaExceeded.detail()) }]
             }
             Self::Storage(error @ storage::Error::OverQuota { .. }) => {
-                let message = format!("{error}; delete something, or ask who runs the registry for more");
+                let message =
+                    format!("{error}; have something deleted there, or ask whoever sets that quota for more");
                 vec![ErrorItem { code, message, detail: Some(Denial::QuotaExceeded.detail()) }]
             }
             Self::ImmutableTag(..) => {

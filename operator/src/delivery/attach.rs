@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::Repository;
 use k8s_openapi::api::core::v1::{LocalObjectReference, ServiceAccount};
 use kube::{
-    Api, Resource as _, ResourceExt as _,
+    Api, Resource, ResourceExt as _,
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
@@ -54,12 +54,35 @@ pub(super) async fn attach(
     repository: &Repository,
     usage: &Use<'_>,
 ) -> Result<(), Error> {
+    set(applier, account, &prefix(repository), usage).await
+}
+
+/// Takes the entries that begin so from the account.
+pub(super) async fn detach(
+    applier: &Applier,
+    namespace: &str,
+    account: &str,
+    prefix: &str,
+) -> Result<(), Error> {
+    match applier.get::<ServiceAccount>(namespace, account).await? {
+        Some(account) => set(applier, &account, prefix, &Use::default()).await,
+        None => Ok(()),
+    }
+}
+
+/// Lets the account use these of the Secrets whose entries begin so, and none other of them.
+async fn set(
+    applier: &Applier,
+    account: &ServiceAccount,
+    prefix: &str,
+    usage: &Use<'_>,
+) -> Result<(), Error> {
     let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
     let api = Api::<ServiceAccount>::namespaced(applier.client.clone(), &namespace);
     let what = || format!("ServiceAccount {name}");
     let mut account = account.clone();
     for attempt in 1.. {
-        let Some(patch) = patch(&account, &prefix(repository), usage) else { return Ok(()) };
+        let Some(patch) = patch(&account, prefix, usage) else { return Ok(()) };
         applier.metrics.wrote(&ServiceAccount::kind(&()));
         tracing::info!(name, namespace, secrets = ?usage.wanted, "attaching");
         let params = PatchParams { field_manager: Some(ATTACHER.into()), ..PatchParams::default() };
@@ -120,6 +143,13 @@ fn attached(account: &ServiceAccount) -> BTreeSet<String> {
     listed.split(',').filter(|entry| !entry.is_empty()).map(ToOwned::to_owned).collect()
 }
 
-fn prefix(repository: &Repository) -> String {
+/// How entries begin, of which Repositories whatever.
+pub(super) fn prefixes(account: &ServiceAccount) -> BTreeSet<String> {
+    let entries = attached(account);
+    entries.iter().filter_map(|entry| Some(format!("{}/", entry.rsplit_once('/')?.0))).collect()
+}
+
+/// How the entries of this Repository begin.
+pub(super) fn prefix(repository: &impl Resource) -> String {
     format!("{}/{}/", repository.namespace().unwrap_or_default(), repository.name_any())
 }

@@ -4,7 +4,7 @@
 //! the CA along; what is left over all the same, because a copy was deleted by hand or a namespace took its consent
 //! back, is found by looking at all of them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use crds::{
     Repository,
@@ -22,13 +22,11 @@ use super::{
 };
 use crate::context::Context;
 
-/// How often all are looked at; nothing is asked where all are wanted.
-const LOOK: Duration = Duration::from_secs(15);
 /// The groups that service accounts of a namespace are in begin so.
 const GROUP: &str = "system:serviceaccounts:";
 
 /// A namespace, and of which Registry there is a CA.
-type Place = (String, Named);
+pub(super) type Place = (String, Named);
 
 /// Namespaces whose service accounts may push to a Repository, whether they agree or not.
 pub(super) fn pushing(repository: &Repository) -> BTreeSet<String> {
@@ -90,33 +88,8 @@ fn is_pushed_from(context: &Context, registry: &Named, namespace: &str) -> bool 
     })
 }
 
-/// Deletes what is left over, again and again; never ends.
-pub(crate) async fn tidy(context: &Context) {
-    let (mut before, mut told) = (BTreeSet::new(), BTreeSet::new());
-    loop {
-        tokio::time::sleep(LOOK).await;
-        // What is known must be all that there is.
-        if !context.watched.is_ready() || context.stores.complete().await.is_err() {
-            continue;
-        }
-        let left = left_over(context);
-        // The copy beside a CA that is new may not be known yet.
-        for place in left.intersection(&before) {
-            let (namespace, registry) = place;
-            let removed = remove_unless_wanted(context, registry, namespace).await;
-            if let Err(error) = removed
-                && told.insert(place.clone())
-            {
-                tracing::warn!(%error, namespace, "failed to remove a CA that nobody needs");
-            }
-        }
-        told.retain(|place| left.contains(place));
-        before = left;
-    }
-}
-
 /// Where CAs lie that nobody needs, as far as watches know.
-fn left_over(context: &Context) -> BTreeSet<Place> {
+pub(super) fn left_over(context: &Context) -> BTreeSet<Place> {
     let watched = &context.watched;
     let there = watched.config_maps.state();
     let place = |ca: &ConfigMap| {

@@ -11,12 +11,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     controller::Guarded,
     durations::duration,
-    names::{MANAGED_BY, MANAGER},
+    names::{MANAGED_BY, MANAGER, REPOSITORY_LABEL},
 };
 
-/// Names the Repository on everything that is delivered for it. Not [`crate::names::REGISTRY_LABEL`], which is for the
-/// Registry's own objects.
-pub(super) const REPOSITORY: &str = "berth.dev/repository";
+/// The namespace of the Repository that [`REPOSITORY_LABEL`] names.
 const REPOSITORY_NAMESPACE: &str = "berth.dev/repository-namespace";
 /// Names the Registry for which something is delivered.
 pub(super) const REGISTRY_NAME: &str = "berth.dev/registry-name";
@@ -104,7 +102,7 @@ pub(super) fn secrets(repository: &Repository) -> impl Iterator<Item = (Kind, &A
 }
 
 /// Whose a copy is, as its labels name it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Owner {
     namespace: String,
     name: String,
@@ -112,7 +110,7 @@ pub(super) struct Owner {
 
 impl Owner {
     /// What the labels of this Repository's copies name.
-    pub(super) fn of(repository: &Repository) -> Self {
+    pub(super) fn of(repository: &impl Resource) -> Self {
         let namespace = repository.namespace().unwrap_or_default();
         Self { namespace, name: bounded(&repository.name_any(), LABEL_LENGTH) }
     }
@@ -120,14 +118,21 @@ impl Owner {
     /// What this object's labels name.
     pub(super) fn named_by(object: &impl Resource) -> Self {
         let label = |name| object.labels().get(name).cloned().unwrap_or_default();
-        Self { namespace: label(REPOSITORY_NAMESPACE), name: label(REPOSITORY) }
+        Self { namespace: label(REPOSITORY_NAMESPACE), name: label(REPOSITORY_LABEL) }
     }
 }
 
 /// Labels that name a Repository.
 pub(super) fn repository_labels(repository: &Repository) -> BTreeMap<String, String> {
-    let Owner { namespace, name } = Owner::of(repository);
-    [(REPOSITORY, name), (REPOSITORY_NAMESPACE, namespace)].map(|(key, value)| (key.to_owned(), value)).into()
+    owner_labels(&Owner::of(repository))
+}
+
+/// The same.
+pub(super) fn owner_labels(owner: &Owner) -> BTreeMap<String, String> {
+    let Owner { namespace, name } = owner.clone();
+    [(REPOSITORY_LABEL, name), (REPOSITORY_NAMESPACE, namespace)]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
 }
 
 /// For which Registry something is delivered.

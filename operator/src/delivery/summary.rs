@@ -126,7 +126,7 @@ fn problem(error: &Error) -> Option<String> {
 /// Whether trying again at once can't help.
 fn is_for_a_person(error: &Error) -> bool {
     match error {
-        Error::Apply(apply::Error::Foreign { .. }) | Error::Altered(_) => true,
+        Error::Apply(apply::Error::Foreign { .. } | apply::Error::Taken { .. }) | Error::Altered(_) => true,
         Error::Apply(apply::Error::Apply { source: kube::Error::Api(status), .. }) => {
             matches!(status.code, 400..=499) && ![404, 409, 429].contains(&status.code)
         }

@@ -28,14 +28,14 @@ use super::{
     copies::{Copies, Keeper},
     events::{changes, events, metadata_of, trim_ca, trim_copy},
     logins,
-    placement::{Owner, REGISTRY_NAME, REPOSITORY, secrets},
+    placement::{Owner, REGISTRY_NAME, secrets},
     refusals::Refusals,
     targets::{Standing, standing, uses},
 };
 use crate::{
     desired::policy::Logins,
     keys::RegistryKey,
-    names::{MANAGED_BY, MANAGER},
+    names::{MANAGED_BY, MANAGER, REPOSITORY_LABEL},
 };
 
 /// Objects in one answer of the API server: each may have a megabyte.
@@ -90,7 +90,7 @@ impl Watched {
             service_accounts: service_accounts.as_reader(),
             refusals: refusals.clone(),
         };
-        let copies = events(client, made(REPOSITORY), &refusals).modify(trim_copy);
+        let copies = events(client, made(REPOSITORY_LABEL), &refusals).modify(trim_copy);
         let cas = events(client, made(REGISTRY_NAME), &refusals).modify(trim_ca);
         let accounts = events(client, watcher::Config::default(), &refusals).modify(attach::trim);
         let changes = stream::select_all([

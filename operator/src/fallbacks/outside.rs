@@ -1,5 +1,6 @@
 //! Registries outside of the cluster: nodes are sent only to those that the operator's configuration names.
 
+use channel::client;
 use crds::registry::FallbackEndpoint;
 
 use super::Outside;
@@ -15,6 +16,10 @@ pub(super) fn granted(endpoint: &FallbackEndpoint, granted: &[String]) -> Result
         let sentence = format!("{url} is no registry that nodes can reach: write https://host:port");
         return Err(Answer::no("InvalidEndpoint", sentence));
     };
+    if let Some(Err(error)) = ca.as_ref().map(|ca| client::anonymous(ca)) {
+        let sentence = format!("the CA of {url} can't be used: {error}: give its certificates as PEM");
+        return Err(Answer::no("InvalidEndpoint", sentence));
+    }
     if !granted.iter().any(|pattern| grants(pattern, host, port)) {
         let sentence = format!(
             "nodes are not sent to {host}:{port}: ask those who run the cluster to add it to BERTH_FALLBACK_HOSTS of the operator, or take it out of spec.fallbacks"
@@ -44,6 +49,15 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn what_nodes_could_not_use_is_refused_before_they_see_it() {
+        let _installed_before = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let endpoint = FallbackEndpoint { url: "https://eu.example.com".into(), ca: Some("none".into()) };
+        let answer = granted(&endpoint, &["eu.example.com".into()]).unwrap_err();
+        assert_eq!(answer.reason, "InvalidEndpoint");
+        assert!(answer.message.contains("as PEM"), "{}", answer.message);
+    }
 
     #[rstest]
     #[case::none("https://eu.example.com", &[""], "HostNotGranted")]

@@ -11,6 +11,7 @@ use crate::testing;
 const REGISTRY: &str = "/apis/berth.dev/v1alpha1/namespaces/apps/registries/demo";
 const SERVICE: &str = "/api/v1/namespaces/apps/services/demo";
 const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/apps/statefulsets/demo";
+const ADMIN: &str = "/api/v1/namespaces/apps/secrets/demo-admin";
 const CLAIM: &str = "/api/v1/namespaces/apps/persistentvolumeclaims/demo-data";
 
 struct World(testing::world::World);
@@ -126,7 +127,6 @@ async fn a_service_whose_address_was_taken_gets_another() {
 
 #[tokio::test]
 async fn a_deleted_secret_comes_back_with_the_same_password() {
-    const ADMIN: &str = "/api/v1/namespaces/apps/secrets/demo-admin";
     let world = World::new();
     world.settle().await;
     let before = world.api.remove(ADMIN).unwrap();
@@ -144,6 +144,28 @@ async fn somebody_elses_service_is_left_alone_and_reported_until_it_goes() {
     assert_eq!(world.api.get(SERVICE).unwrap(), foreign);
     assert_eq!(world.ready_reason(), "NameTaken");
     world.api.remove(SERVICE);
+    world.settle().await;
+    assert_eq!(world.ready_reason(), "Starting");
+}
+
+#[tokio::test]
+async fn a_repositorys_secret_is_left_to_it_and_the_name_is_told() {
+    let world = World::new();
+    let labels = json!({
+        "app.kubernetes.io/managed-by": "berth-operator",
+        "berth.dev/repository": "app", "berth.dev/repository-namespace": "apps",
+    });
+    let copy = json!({
+        "metadata": {"name": "demo-admin", "namespace": "apps", "labels": labels},
+        "type": "kubernetes.io/dockerconfigjson",
+    });
+    world.api.put(ADMIN, copy.clone());
+    world.settle().await;
+    assert_eq!(world.api.get(ADMIN).unwrap(), copy);
+    assert_eq!(world.ready_reason(), "NameTaken");
+    let message = &world.registry().status.unwrap().conditions[0].message;
+    assert_eq!(message, "Secret demo-admin is there for a Repository: give one of the two another name");
+    world.api.remove(ADMIN);
     world.settle().await;
     assert_eq!(world.ready_reason(), "Starting");
 }

@@ -8,6 +8,7 @@ use crds::{
     repository::{LastPush, SecretStatus},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::ResourceExt as _;
 
 use crate::{
     conditions::{Answer, condition},
@@ -48,7 +49,9 @@ pub(super) fn status(repository: &Repository, observed: &Observed, now: Timestam
     let reference = endpoint.map(|endpoint| format!("{endpoint}/{}", repository.path()));
     let enforced = enforced(repository, observed, find(&former.conditions, "Enforced"));
     let secrets = secrets(repository, observed, find(&former.conditions, "SecretsReady"));
-    let ready = ready(reference.as_deref(), &observed.accepted, &enforced, secrets.as_ref());
+    let stopped = observed.registry.as_ref().and_then(stopped);
+    let all = [Some(&observed.accepted), stopped.as_ref(), Some(&enforced), secrets.as_ref()];
+    let ready = ready(reference.as_deref(), all);
 
     let mut conditions =
         vec![say("Ready", &ready), say("Accepted", &observed.accepted), say("Enforced", &enforced)];
@@ -183,10 +186,18 @@ fn open(
     }
 }
 
-/// Whether it can be used as declared. That a registry's pod restarts is its Registry's news, and no news of each
+/// Whether somebody has stopped the registry. That its pod restarts is the Registry's news, and no news of each
 /// Repository.
-fn ready(reference: Option<&str>, accepted: &Answer, enforced: &Answer, secrets: Option<&Answer>) -> Answer {
-    let missing = [Some(accepted), Some(enforced), secrets].into_iter().flatten().find(|answer| !answer.yes);
+fn stopped(registry: &Registry) -> Option<Answer> {
+    let (name, namespace) = (registry.name_any(), names::namespace(registry));
+    let sentence =
+        || format!("Registry {name} of namespace {namespace} is stopped: set its spec.replicas to 1");
+    (registry.spec.replicas == 0).then(|| Answer::no("RegistryStopped", sentence()))
+}
+
+/// Whether it can be used as declared: whether all that there is to say of it is yes.
+fn ready(reference: Option<&str>, all: [Option<&Answer>; 4]) -> Answer {
+    let missing = all.into_iter().flatten().find(|answer| !answer.yes);
     if let Some(missing) = missing {
         return missing.clone();
     }

@@ -25,8 +25,8 @@ fn is_over(answer: Answer, used: usize, more: usize) {
     let answer = answer.expect_error(StatusCode::FORBIDDEN, ErrorCode::Denied);
     let message = &answer.json::<ErrorList>().errors[0].message;
     let expected = format!(
-        "the quota of `team/*` is 10000 bytes: {used} are taken and this push would take {more} more; delete something, or \
-         ask who runs the registry for more"
+        "the quota of `team/*` is 10000 bytes: {used} are taken and this push would take {more} more; have something \
+         deleted there, or ask whoever sets that quota for more"
     );
     assert_eq!(*message, expected);
 }

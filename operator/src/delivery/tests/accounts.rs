@@ -123,3 +123,31 @@ async fn a_selector_that_can_not_be_read_is_told() {
         assert!(problems["apps"].starts_with(&told), "{problems:?}");
     }
 }
+
+/// Somebody took the finalizer away, so that nobody was asked to take anything back.
+#[tokio::test(start_paused = true)]
+async fn what_a_repository_left_that_went_by_force_is_found() {
+    const REPOSITORY: &str = "/apis/berth.dev/v1alpha1/namespaces/apps/repositories/app";
+    let mut world = world();
+    world.api.put(REPOSITORY, json!(world.repository));
+    world.restart();
+    world.deliver().await;
+    let tidied = async |world: &mut World| {
+        world.restart();
+        let _ = tokio::time::timeout(Duration::from_secs(40), tidy(&world.context)).await;
+        world.watch();
+    };
+    tidied(&mut world).await;
+    assert!(world.api.get(OTHER).is_some());
+    assert_eq!(used(&world), ["mine", "pull"]);
+    world.api.remove(REPOSITORY);
+    tidied(&mut world).await;
+    assert!(world.api.get(OTHER).is_none());
+    assert_eq!(used(&world), ["mine"]);
+    // The CA follows once the watches have told that no copy is there.
+    tidied(&mut world).await;
+    assert!(world.api.get(CA).is_none());
+    world.api.take_writes();
+    tidied(&mut world).await;
+    assert_eq!(world.api.take_writes(), Vec::<String>::new());
+}

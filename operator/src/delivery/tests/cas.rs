@@ -62,6 +62,9 @@ async fn what_is_left_over_goes_and_what_is_needed_stays() {
 #[tokio::test(start_paused = true)]
 async fn where_all_is_needed_nothing_is_asked() {
     let mut world = World::new(&both());
+    world.api.put(REGISTRY, json!(testing::registry("demo")));
+    world.api.put(REPOSITORY, json!(world.repository));
+    world.restart();
     world.deliver().await;
     world.api.take_reads();
     world.api.take_writes();

@@ -68,6 +68,18 @@ fn what_an_earlier_operator_saw_of_a_registry_that_was_lost_does_not_hold() {
     assert_eq!(find(&status.conditions, "Enforced").unwrap().status, "False");
 }
 
+#[test]
+fn a_stopped_registry_is_said_before_what_follows_from_it() {
+    for told in [Heard::Nothing, Heard::NotOfIt] {
+        let mut observed = Observed { told, ..accepted() };
+        observed.registry.as_mut().unwrap().spec.replicas = 0;
+        let status = status(&formerly("True", "Enforced", 1), &observed, Timestamp::now());
+        let ready = find(&status.conditions, "Ready").unwrap();
+        let sentence = "Registry demo of namespace apps is stopped: set its spec.replicas to 1";
+        assert_eq!((&*ready.status, &*ready.reason, &*ready.message), ("False", "RegistryStopped", sentence));
+    }
+}
+
 fn secret(problems: &Value) -> SecretStatus {
     serde_json::from_value(json!({"name": "pull", "namespaces": 1, "problems": problems})).unwrap()
 }
