@@ -39,6 +39,8 @@ use crate::{
 const MOST_DEEP: usize = 2;
 /// Large manifests in memory at once.
 const MOST_LARGE: usize = 4;
+/// Large lists of referrers in memory at once.
+const MOST_LISTS: usize = 1;
 
 /// How to copy.
 #[derive(Clone, Debug)]
@@ -184,6 +186,8 @@ struct Inner {
     deep: Semaphore,
     /// Large manifests in memory.
     room: Semaphore,
+    /// Large lists of referrers in memory.
+    lists: Semaphore,
     pace: Option<Arc<Pace>>,
     blobs: Flights,
     subjects: Flights,
@@ -197,10 +201,23 @@ impl Copier {
         let at_once = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, leaves) = (Semaphore::new(at_once), Semaphore::new(at_once));
         let (deep, room) = (Semaphore::new(MOST_DEEP), Semaphore::new(MOST_LARGE));
+        let lists = Semaphore::new(MOST_LISTS);
         let pace = options.bytes_per_second.map(|rate| Arc::new(Pace::new(rate)));
         let (blobs, subjects, counters) = Default::default();
-        let inner =
-            Inner { source, target, options, permits, leaves, deep, room, pace, blobs, subjects, counters };
+        let inner = Inner {
+            source,
+            target,
+            options,
+            permits,
+            leaves,
+            deep,
+            room,
+            lists,
+            pace,
+            blobs,
+            subjects,
+            counters,
+        };
         Self(Arc::new(inner))
     }
 
