@@ -9,6 +9,7 @@
 mod args;
 mod compare;
 mod deleting;
+mod families;
 mod filters;
 mod follow;
 mod images;

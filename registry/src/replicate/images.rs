@@ -104,6 +104,13 @@ impl Run {
         if whole {
             self.tally.blocked(side.reason(error), error.to_string());
         }
+    /// What nobody knows of an image, or of a repository, because an end did not say it.
+    pub(super) fn unheard(&self, side: Side, image: &str, error: &client::Error) {
+        self.blame(side, error);
+        let side = if side == Side::Source { "source" } else { "target" };
+        self.tally.failed(image, format!("{side}: {error}"), 1);
+    }
+
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     deleting::Refused,
+    families::Families,
     filters::{arrives_as, came_from},
     plan::{InvalidPlan, Setup},
     registry::Registry,
@@ -143,11 +144,12 @@ impl Run {
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for name in names {
             groups.entry(arrives_as(&self.setup.destination, &name)).or_default().push(name);
+        let families = Families::of(&self.setup, names.iter().chain(all.iter().flatten()));
         }
         let each = async |names: Vec<String>| {
             let mut arrived = Arrived::default();
             for name in &names {
-                self.repository(name, &sweep, &mut arrived).await;
+                self.repository(name, &sweep, &families, &mut arrived).await;
             }
         };
         futures::stream::iter(groups.into_values()).for_each_concurrent(REPOSITORIES, each).await;

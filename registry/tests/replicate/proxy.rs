@@ -180,6 +180,11 @@ impl Proxy {
 
     /// Stands in front of another registry from now on.
     pub(crate) fn turn_to(&self, registry: SocketAddr) {
+    /// Lets it keep that to itself again.
+    pub(crate) fn is_foreign(&self) {
+        self.told.honest.store(false, Ordering::SeqCst);
+    }
+
         *self.registry.lock().unwrap() = registry;
     }
 
