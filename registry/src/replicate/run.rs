@@ -27,6 +27,7 @@ use super::{
     repository::Arrived,
     sweep::Sweep,
     tally::{Tally, now},
+    workers::Workers,
 };
 
 /// Repositories that are compared at once.
@@ -96,6 +97,7 @@ pub(super) struct Run {
     pub(super) images: Semaphore,
     /// What the target did not delete as it was asked to.
     pub(super) refused: Refused,
+    pub(super) workers: Workers,
 }
 
 impl Run {
@@ -122,7 +124,8 @@ impl Run {
         tally.follow(&copier);
         let images = Semaphore::new(setup.concurrency);
         let refused = Refused::default();
-        Ok(Arc::new(Self { setup, source, target, copier, tally, images, refused }))
+        let workers = Workers::default();
+        Ok(Arc::new(Self { setup, source, target, copier, tally, images, refused, workers }))
     }
 
     /// Makes the target equal to what the source has now, if there is time for it.
