@@ -4,7 +4,8 @@
 //! - Nothing is sent that is there, or that the target can mount from where this run has put it. What several images
 //!   share goes once, also where they are copied at the same time.
 //! - Blobs go through without being held. The last bytes of one are kept back until all of it has the digest that it
-//!   should have: what is damaged at the source never becomes a blob of the target.
+//!   should have, unless the target looks at that for certain: what is damaged at the source never becomes a blob of the
+//!   target.
 //! - What is cut goes on where it was, at both ends; where a registry can't, from the beginning.
 //! - Foreign layers stay where they are.
 
@@ -55,6 +56,8 @@ pub struct Options {
     pub referrers: bool,
     /// The target looks by itself where it could mount a blob from.
     pub mounts_from_anywhere: bool,
+    /// The target takes no blob that has not the digest that it should have, for certain: nobody else has to look.
+    pub target_verifies: bool,
 }
 
 /// A repository at both ends.

@@ -119,10 +119,12 @@ impl Run {
             platforms: setup.filters.platforms.clone(),
             referrers: setup.filters.referrers,
             mounts_from_anywhere: target.is_berth(),
+            target_verifies: target.is_berth(),
         };
         let copier = Copier::new(setup.source.clone(), setup.target.clone(), options);
         tally.follow(&copier);
-        let images = Semaphore::new(setup.concurrency);
+        // Each has several blobs, and where a run ends early, some should be whole.
+        let images = Semaphore::new(setup.concurrency.div_ceil(2));
         let refused = Refused::default();
         let workers = Workers::default();
         Ok(Arc::new(Self { setup, source, target, copier, tally, images, refused, workers }))
@@ -142,12 +144,12 @@ impl Run {
     async fn compare_all(&self) -> Result<(), Stop> {
         self.tally.phase(Phase::Comparing);
         let (names, all) = self.names().await?;
+        let families = Families::of(&self.setup, names.iter().chain(all.iter().flatten()));
         let sweep = Sweep::new(all);
         // Those that arrive under one name come one after the other.
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for name in names {
             groups.entry(arrives_as(&self.setup.destination, &name)).or_default().push(name);
-        let families = Families::of(&self.setup, names.iter().chain(all.iter().flatten()));
         }
         let each = async |names: Vec<String>| {
             let mut arrived = Arrived::default();

@@ -187,9 +187,12 @@ async fn a_registry_without_ranges_is_read_from_the_beginning() {
     world.is_equal(&["a"]).await;
 }
 
+#[rstest]
+#[case::by_us(false)]
+#[case::by_the_target(true)]
 #[tokio::test]
-async fn a_damaged_blob_never_arrives_and_is_named() {
-    let world = World::new().await;
+async fn a_damaged_blob_never_arrives_and_is_named(#[case] verifies: bool) {
+    let world = if verifies { World::of_berths().await } else { World::new().await };
     let client = world.source.client();
     client.push_noise("a", Some("bad"), 1, None).await;
     client.push_noise("a", Some("good"), 2, None).await;
@@ -209,13 +212,24 @@ async fn a_damaged_blob_never_arrives_and_is_named() {
     assert_eq!(target.digest_of("a", "bad").await, None);
     assert!(target.digest_of("a", "good").await.is_some());
     let finished = world.to.asked().into_iter().filter(|asked| {
-        asked.kind() == "PUT upload" && asked.path.ends_with(damaged.as_str()) && asked.status.is_some()
+        let refused = verifies && asked.status == Some(StatusCode::BAD_REQUEST);
+        let ended = asked.status.is_some() && !refused;
+        asked.kind() == "PUT upload" && asked.path.ends_with(damaged.as_str()) && ended
     });
     assert_eq!(finished.count(), 0, "no upload of it came to an end");
     assert!(world.to.asked().iter().any(|asked| asked.kind() == "DELETE upload"), "they were given up");
     let uploads = || std::fs::read_dir(world.target_root().join("uploads")).unwrap();
     let left: Vec<_> = uploads().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_the_way_is_sent_again() {
+    let world = World::of_berths().await;
+    world.source.client().push_noise("a", Some("v1"), 1, None).await;
+    world.to.fail(1, Fault::DamageRequest, |asked| asked.kind() == "PUT upload");
+    world.copy().await;
+    world.is_equal(&["a"]).await;
 }
 
 #[tokio::test]
