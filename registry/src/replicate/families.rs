@@ -7,7 +7,7 @@ use oci::{Digest, Reference, RepoName, Tag, client, copy::Place};
 
 use super::{compare::Held, plan::Setup, run::Run};
 
-/// By where they arrive: their names, without the source's path. Those that arrive alone have no family.
+/// By where they arrive: their names, without the source's path. One of which nothing is left may not be among them.
 #[derive(Debug, Default)]
 pub(super) struct Families(BTreeMap<RepoName, BTreeSet<String>>);
 
@@ -29,7 +29,6 @@ impl Families {
                 families.entry(place.target).or_default().insert(name.clone());
             }
         }
-        families.retain(|_, family| family.len() > 1);
         Self(families)
     }
 

@@ -167,3 +167,24 @@ async fn a_deletion_takes_nothing_that_another_repository_brings(#[case] follow:
     assert_eq!((ran.code, ran.progress.deleted), (0, 1), "{ran:#?}");
     assert_eq!(tags(&target, "app").await, ["differs"]);
 }
+
+/// The source lists a repository no more of which everything was deleted.
+#[tokio::test]
+async fn the_last_deletion_in_a_repository_takes_nothing_of_others_either() {
+    let world = World::of_berths().await;
+    let (source, target) = (world.source.client(), world.target.client());
+    for repository in ["a/app", "b/app"] {
+        source.push_noise(repository, Some("v1"), 1, None).await;
+    }
+    let arguments = ["--flatten", "1", "--propagate-deletions", "--follow-seconds", "2"];
+    let child = world.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
+    while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
+        tokio::task::yield_now().await;
+    }
+    let digest = sha256(manifest(1).to_string().as_bytes());
+    source.delete(&format!("/v2/a/app/manifests/{digest}")).await.expect(StatusCode::ACCEPTED);
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    assert!(output.status.success());
+    assert_eq!(tags(&target, "app").await, ["v1"]);
+    assert!(world.from.asked().iter().any(|asked| asked.path == "/v2/b/app/manifests/v1"));
+}
