@@ -140,7 +140,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { concurrency: 8, bytes_per_second: None, timeout_seconds: None }
+        Self { concurrency: 16, bytes_per_second: None, timeout_seconds: None }
     }
 }
 

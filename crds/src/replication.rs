@@ -351,7 +351,7 @@ pub enum Conflicts {
         .message("timeout must be a duration of at least a minute, such as 2h").field_path(".timeout")
 )]
 pub struct Limits {
-    /// Blobs and manifests under way at once: 8 where left out.
+    /// Blobs and manifests under way at once: 16 where left out.
     #[serde(default = "concurrency")]
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: i32,
@@ -373,7 +373,7 @@ impl Default for Limits {
 }
 
 fn concurrency() -> i32 {
-    8
+    16
 }
 
 #[cfg(test)]
@@ -386,7 +386,7 @@ mod tests {
         let spec: ReplicationSpec = serde_yaml::from_str(short).unwrap();
         assert_eq!(spec.trigger.type_, TriggerType::OnPush);
         assert_eq!((spec.deletions, spec.conflicts), (Deletions::Ignore, Conflicts::Overwrite));
-        assert_eq!((spec.limits.concurrency, spec.suspend), (8, false));
+        assert_eq!((spec.limits.concurrency, spec.suspend), (16, false));
         assert!(spec.filters.referrers);
         let schedule: Schedule = serde_yaml::from_str("cron: 0 3 * * *").unwrap();
         assert_eq!(schedule.starting_deadline, "1h");

@@ -44,7 +44,7 @@ pub use self::{
     error::{Error, Trouble},
     lists::Page,
     manifests::{Coming, Found, Put, Removed},
-    referrers::Referrer,
+    referrers::{Referrer, Room},
     retry::backoff,
     uploads::{Session, Started, Stream},
 };

@@ -4,7 +4,8 @@
 //! - Nothing is sent that is there, or that the target can mount from where this run has put it. What several images
 //!   share goes once, also where they are copied at the same time.
 //! - Blobs go through without being held. The last bytes of one are kept back until all of it has the digest that it
-//!   should have: what is damaged at the source never becomes a blob of the target.
+//!   should have, unless the target looks at that for certain: what is damaged at the source never becomes a blob of the
+//!   target.
 //! - What is cut goes on where it was, at both ends; where a registry can't, from the beginning.
 //! - Foreign layers stay where they are.
 
@@ -39,6 +40,8 @@ use crate::{
 const MOST_DEEP: usize = 2;
 /// Large manifests in memory at once.
 const MOST_LARGE: usize = 4;
+/// Large lists of referrers in memory at once.
+const MOST_LISTS: usize = 1;
 
 /// How to copy.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub struct Options {
     pub referrers: bool,
     /// The target looks by itself where it could mount a blob from.
     pub mounts_from_anywhere: bool,
+    /// The target takes no blob that has not the digest that it should have, for certain: nobody else has to look.
+    pub target_verifies: bool,
 }
 
 /// A repository at both ends.
@@ -184,6 +189,8 @@ struct Inner {
     deep: Semaphore,
     /// Large manifests in memory.
     room: Semaphore,
+    /// Large lists of referrers in memory.
+    lists: Semaphore,
     pace: Option<Arc<Pace>>,
     blobs: Flights,
     subjects: Flights,
@@ -197,10 +204,23 @@ impl Copier {
         let at_once = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let (permits, leaves) = (Semaphore::new(at_once), Semaphore::new(at_once));
         let (deep, room) = (Semaphore::new(MOST_DEEP), Semaphore::new(MOST_LARGE));
+        let lists = Semaphore::new(MOST_LISTS);
         let pace = options.bytes_per_second.map(|rate| Arc::new(Pace::new(rate)));
         let (blobs, subjects, counters) = Default::default();
-        let inner =
-            Inner { source, target, options, permits, leaves, deep, room, pace, blobs, subjects, counters };
+        let inner = Inner {
+            source,
+            target,
+            options,
+            permits,
+            leaves,
+            deep,
+            room,
+            lists,
+            pace,
+            blobs,
+            subjects,
+            counters,
+        };
         Self(Arc::new(inner))
     }
 

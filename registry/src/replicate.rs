@@ -9,6 +9,7 @@
 mod args;
 mod compare;
 mod deleting;
+mod families;
 mod filters;
 mod follow;
 mod images;
@@ -21,6 +22,7 @@ mod repository;
 mod run;
 mod sweep;
 mod tally;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -51,7 +53,7 @@ enum Ended {
 /// Carries out what the command line says. Needs a default provider of rustls.
 #[must_use]
 pub fn replicate(args: ReplicateArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(carry_out(args)),
         Err(error) => {

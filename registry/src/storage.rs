@@ -388,7 +388,7 @@ impl Storage {
         repository: RepoName,
         last: Option<String>,
         n: usize,
-    ) -> Result<Option<StatePage>, Error> {
+    ) -> Result<Option<Arc<StatePage>>, Error> {
         match &self.backend {
             Backend::Files(files) => files.state(repository, last, n).await,
             Backend::Objects(_) => Err(Error::NoStamps),

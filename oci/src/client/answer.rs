@@ -30,9 +30,7 @@ impl Client {
     /// All of an answer's body, up to so many bytes.
     pub(super) async fn read(&self, mut answer: Answer, most: usize) -> Result<Bytes, Error> {
         // What grows needs more than it holds.
-        let said = answer.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let said: usize = said.and_then(|text| text.parse().ok()).unwrap_or_default();
-        let mut whole = BytesMut::with_capacity(said.min(most));
+        let mut whole = BytesMut::with_capacity(size(&answer, 0).min(most));
         while let Some(piece) = self.piece(&mut answer.body).await? {
             if whole.len() + piece.len() > most {
                 let (host, what) = (self.host(), answer.what);
@@ -75,6 +73,12 @@ impl Client {
             _ => Error::Status { host, what, status, message },
         }
     }
+}
+
+/// How many bytes the body has; `unknown` where the answer does not say it.
+pub(super) fn size(answer: &Answer, unknown: usize) -> usize {
+    let said = answer.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    said.and_then(|text| text.parse().ok()).unwrap_or(unknown)
 }
 
 /// The sentences of an OCI error, or the text itself where it is short; in one line.

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use http::{HeaderValue, Uri};
 use serde::Deserialize;
 
-use super::{Client, challenge::Challenge, credentials::Login, endpoint::Origin, error::Error};
+use super::{Client, challenge::Challenge, credentials::Login, endpoint::Origin, error::Error, retry::Gate};
 use crate::RepoName;
 
 /// Clients take this where a token does not say how long it lives.
@@ -74,6 +74,8 @@ impl Scope {
 pub(super) struct Auth {
     way: Mutex<Option<Way>>,
     tokens: Mutex<HashMap<Scope, Arc<Slot>>>,
+    /// Before the realm, which may be another host than the registry and be busy by itself.
+    gate: Gate,
 }
 
 /// The token for one scope. Whoever finds none gets one, for all who wait.
@@ -114,6 +116,10 @@ impl Auth {
 
     fn way(&self) -> Option<Way> {
         lock(&self.way).clone()
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     fn slot(&self, scope: &Scope) -> Arc<Slot> {

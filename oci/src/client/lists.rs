@@ -61,7 +61,11 @@ impl Client {
         self.page(path, answer).await
     }
 
-    async fn page<T: DeserializeOwned>(&self, path: &str, answer: Answer) -> Result<Option<Page<T>>, Error> {
+    pub(super) async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        answer: Answer,
+    ) -> Result<Option<Page<T>>, Error> {
         match answer.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{Client, Error, Scope, answer::Answer};
+use super::{
+    Client, Error, Scope,
+    answer::{Answer, size},
+};
 use crate::{
     Algorithm, Digest, Reference, RepoName,
     manifest::{DOCKER_IMAGE, DOCKER_LIST, IMAGE, INDEX, MAX_MANIFEST},
@@ -183,8 +186,7 @@ impl Coming {
     /// How many bytes it has, or may have where the registry does not say.
     #[must_use]
     pub fn size(&self) -> usize {
-        let said = self.answer.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        said.and_then(|text| text.parse().ok()).unwrap_or(MAX_MANIFEST)
+        size(&self.answer, MAX_MANIFEST)
     }
 
     /// The manifest.

@@ -22,7 +22,7 @@ use super::{
     challenge,
     endpoint::Origin,
     error::{self, Error},
-    retry::{self, backoff},
+    retry::{self, Gate, backoff},
 };
 
 /// Redirects that are followed.
@@ -71,13 +71,7 @@ impl Client {
                 }
                 Attempt::TooEarly(answer) => {
                     early += 1;
-                    let wait = too_early(&answer.headers, early);
-                    let error = self.refusal(answer).await;
-                    if early >= retry::PATIENT_ATTEMPTS || wait > retry::LONGEST {
-                        return Err(error);
-                    }
-                    tracing::debug!(%error, wait_milliseconds = wait.as_millis(), "too early");
-                    self.gate().close(wait);
+                    self.come_later(self.gate(), answer, early).await?;
                     continue;
                 }
             };
@@ -91,13 +85,23 @@ impl Client {
             Ok(answer) => answer,
             Err(error) => return Attempt::Failed(error),
         };
-        let says_when = answer.headers.contains_key(header::RETRY_AFTER);
         match answer.status {
-            StatusCode::TOO_MANY_REQUESTS => Attempt::TooEarly(answer),
-            StatusCode::SERVICE_UNAVAILABLE if says_when => Attempt::TooEarly(answer),
+            _ if comes_too_early(&answer) => Attempt::TooEarly(answer),
             status if error::is_temporary(status) => Attempt::Failed(self.refusal(answer).await),
             _ => Attempt::Answered(answer),
         }
+    }
+
+    /// Closes a gate for as long as the `n`th answer of its kind says; fails where that is too long or was too often.
+    async fn come_later(&self, gate: &Gate, answer: Answer, n: u32) -> Result<(), Error> {
+        let wait = too_early(&answer.headers, n);
+        let error = self.refusal(answer).await;
+        if n >= retry::PATIENT_ATTEMPTS || wait > retry::LONGEST {
+            return Err(error);
+        }
+        tracing::debug!(%error, wait_milliseconds = wait.as_millis(), "too early");
+        gate.close(wait);
+        Ok(())
     }
 
     /// Goes where the registry says that something is: object storage, for blobs. Never from TLS to none.
@@ -226,12 +230,24 @@ impl Client {
         uri: Uri,
         login: Option<HeaderValue>,
     ) -> Result<T, Error> {
-        let mut failures = 0;
+        let (mut failures, mut early) = (0, 0);
         let answer = loop {
+            self.auth().gate().pass().await;
             let headers = login.iter().map(|login| (header::AUTHORIZATION, login.clone())).collect();
             let answer = self.exchange(Method::GET, uri.clone(), headers, full(Bytes::new()), None).await;
             let error = match answer {
                 Ok(answer) if answer.status.is_success() => break answer,
+                Ok(answer) if comes_too_early(&answer) => {
+                    early += 1;
+                    // Whoever needs the token would ask again at once.
+                    let give_up = |error: Error| Error::Answer {
+                        host: self.host(),
+                        what: format!("GET {}", uri.path()),
+                        reason: format!("it is busy for too long: {error}"),
+                    };
+                    self.come_later(self.auth().gate(), answer, early).await.map_err(give_up)?;
+                    continue;
+                }
                 Ok(answer) => self.refusal(answer).await,
                 Err(error) => error,
             };
@@ -258,6 +274,15 @@ impl Client {
 
     fn is_own(&self, uri: &Uri) -> bool {
         Origin::of(uri).as_ref() == Some(self.endpoint().origin())
+    }
+}
+
+/// Whether an answer says to come later.
+fn comes_too_early(answer: &Answer) -> bool {
+    match answer.status {
+        StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::SERVICE_UNAVAILABLE => answer.headers.contains_key(header::RETRY_AFTER),
+        _ => false,
     }
 }
 

@@ -88,7 +88,10 @@ impl Copier {
 
     /// Sends a blob, from where the target has it after each cut. What is damaged is given up.
     async fn send(&self, place: &Place, blob: &Descriptor, session: Session) -> Result<(), Error> {
-        let reading = Reading::new(self.source(), &place.source, blob, self.0.pace.clone());
+        let mut reading = Reading::new(self.source(), &place.source, blob, self.0.pace.clone());
+        if !self.options().target_verifies {
+            reading.verify();
+        }
         let transfer = Arc::new(Mutex::new(Transfer { reading, failed: None }));
         let (mut session, mut offset, mut failures) = (session, 0, 0);
         loop {
@@ -100,6 +103,15 @@ impl Copier {
                 self.give_up(&session).await;
                 return Err(error);
             };
+            if reason.status() == Some(StatusCode::BAD_REQUEST)
+                && !transfer.lock().await.reading.is_verified()
+            {
+                // It is not what it should be, at the source or because of what lies between: looking says which.
+                transfer.lock().await.reading.verify();
+                self.give_up(&session).await;
+                (session, offset) = (self.session(&place.target).await?, 0);
+                continue;
+            }
             let lost = matches!(
                 reason.status(),
                 Some(StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::CONFLICT)

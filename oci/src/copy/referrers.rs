@@ -1,6 +1,9 @@
 //! Signatures, attestations and whatever else refers to a manifest, and what refers to those.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use http::HeaderMap;
 
@@ -10,7 +13,10 @@ use super::{
     platform,
     tree::{Tree, Why},
 };
-use crate::{Descriptor, Digest, client::Referrer};
+use crate::{
+    Descriptor, Digest,
+    client::{Referrer, Room},
+};
 
 impl Copier {
     /// Brings what refers to an image that is at both ends, and to the manifests within it; and of an index what was not
@@ -71,30 +77,25 @@ impl Copier {
 
     /// What refers to a manifest and is not at the target.
     async fn lacking(&self, tree: &Tree<'_>, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        let wanted = self.at_source(tree.place, subject).await?;
+        let Place { source, target } = tree.place;
+        // One for both, so that who has the room waits for nobody.
+        let _permit = self.permit().await;
+        let mut room = Room::new(&self.0.lists);
+        let wanted = self.source().referrers(source, subject, &mut room).await.map_err(Error::Source)?;
         if wanted.is_empty() {
             return Ok(wanted);
         }
-        let there = self.at_target(tree.place, subject).await?;
+        let there = self.target().referrers(target, subject, &mut room).await.map_err(Error::Target)?;
+        let there: HashSet<_> = there.into_iter().map(|known| known.digest).collect();
         let mut lacking = Vec::new();
         for referrer in wanted {
-            if !there.iter().any(|known| known.digest == referrer.digest) {
-                lacking.push(Descriptor { annotations: None, ..referrer });
+            if !there.contains(&referrer.digest) {
+                lacking.push(referrer);
             } else if tree.begin(&referrer.digest)? {
                 tree.is_there(&referrer.digest);
             }
         }
         Ok(lacking)
-    }
-
-    async fn at_source(&self, place: &Place, subject: &Digest) -> Result<Vec<Referrer>, Error> {
-        let _permit = self.permit().await;
-        self.source().referrers(&place.source, subject).await.map_err(Error::Source)
-    }
-
-    async fn at_target(&self, place: &Place, subject: &Digest) -> Result<Vec<Referrer>, Error> {
-        let _permit = self.permit().await;
-        self.target().referrers(&place.target, subject).await.map_err(Error::Target)
     }
 
     /// Keeps up the fallback tag at a target that lists no referrers.
@@ -107,6 +108,8 @@ impl Copier {
     ) -> Result<(), Error> {
         let _alone = self.0.subjects.join(subject).await;
         let _permit = self.permit().await;
-        self.target().add_to_fallback(&place.target, subject, referrer, headers).await.map_err(Error::Target)
+        let mut room = Room::new(&self.0.lists);
+        let added = self.target().add_to_fallback(&place.target, subject, referrer, headers, &mut room).await;
+        added.map_err(Error::Target)
     }
 }

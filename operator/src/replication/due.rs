@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     seen::{Seen, State},
-    target::{IMAGES_FAILED, time, wait},
+    target::{goes_on, time, wait},
     terms::Trigger,
 };
 
@@ -105,8 +105,7 @@ fn begin(known: &Situation<'_>) -> Next {
     if changed && (follows || retry.is_some()) {
         return compare();
     }
-    let single = known.target.reason.as_deref() == Some(IMAGES_FAILED);
-    let pushed = follows && known.pushed && (retry.is_none() || single);
+    let pushed = follows && known.pushed && (retry.is_none() || goes_on(known.target));
     let at = match retry {
         Some(at) => Some(at),
         None if scheduled.is_some() => Some(known.now),

@@ -10,11 +10,14 @@ use kube::runtime::events::{Event, EventType};
 use super::{
     end::{self, End},
     grant::{self, Role},
-    target::{IMAGES_FAILED, time},
+    target::{DELETIONS_STOPPED, IMAGES_FAILED, time},
     terms::role_at_target,
 };
 use crate::conditions::{Answer, condition};
 
+/// What happens once a person has seen to deletions.
+const AFTER_DELETIONS: &str = "it is looked at again within half an hour, or at once where the Replication gets another \
+                               value of the annotation berth.dev/replicate-now";
 /// Why a Replication waits for its first runs.
 pub(super) const PENDING: &str = "Pending";
 
@@ -68,17 +71,22 @@ fn ready(replication: &Replication, problem: Option<&Answer>, targets: &[TargetS
     if let Some(target) = failing.next() {
         let more = failing.count();
         let more = if more > 0 { format!(" (and {more} more targets)") } else { String::new() };
-        let message = target.message.as_deref().unwrap_or_default();
         return Answer {
             yes: false,
             reason: target.reason.clone().unwrap_or_default().into(),
-            message: format!("target {}: {message}{more}", target.name),
+            message: format!("{}{more}", sentence(target)),
         };
     }
     match targets.iter().find(|target| !is_well(target)) {
         Some(target) => Answer::no(PENDING, format!("target {} has not had everything yet", target.name)),
         None => Answer::yes("Replicated", "every target had everything when it was last looked at"),
     }
+}
+
+/// What is wrong with a target, and that it is this one: a run knows of one target, and calls it that.
+fn sentence(target: &TargetStatus) -> String {
+    let message = target.message.as_deref().unwrap_or_default();
+    format!("target {}: {}", target.name, message.strip_prefix("target: ").unwrap_or(message))
 }
 
 fn progressing(targets: &[TargetStatus]) -> Answer {
@@ -95,7 +103,7 @@ fn progressing(targets: &[TargetStatus]) -> Answer {
     }
 }
 
-/// Says of a login that was refused which grant is missing.
+/// Says of a login that was refused which grant is missing, and of what waits for a person how it goes on then.
 pub(super) fn explain(replication: &Replication, target: &mut TargetStatus) {
     let spec = &replication.spec;
     let there = spec.targets.iter().find(|there| there.name == target.name);
@@ -104,14 +112,19 @@ pub(super) fn explain(replication: &Replication, target: &mut TargetStatus) {
         Some("TargetUnauthorized") => {
             (there.and_then(|there| there.registry_ref.as_ref()), role_at_target(spec))
         }
+        Some(DELETIONS_STOPPED) => return add(target, AFTER_DELETIONS),
         _ => return,
     };
     let (Some(registry), Some(account)) = (registry, &spec.service_account_name) else { return };
     let registry = end::registry_ref(replication, registry);
     let grant = grant::sentence(replication, &registry, account, role);
+    add(target, &grant);
+}
+
+/// Says something more, unless it was said before: then nothing new was heard of the run.
+fn add(target: &mut TargetStatus, more: &str) {
     let said = target.message.take().unwrap_or_default();
-    // It was said before, where nothing new was heard of the run.
-    target.message = Some(if said.contains(&grant) { said } else { format!("{said}: {grant}") });
+    target.message = Some(if said.contains(more) { said } else { format!("{said}: {more}") });
 }
 
 /// What a person would ask about later: that a target began to fail, and that it is well again.
@@ -119,9 +132,8 @@ pub(super) fn event(former: &TargetStatus, target: &TargetStatus) -> Option<Even
     let name = &target.name;
     match (&former.reason, &target.reason) {
         (None, Some(reason)) => {
-            let message = target.message.as_deref().unwrap_or_default();
             let failure = if reason == IMAGES_FAILED { first_failure(target) } else { String::new() };
-            Some(of(EventType::Warning, reason, &format!("target {name}: {message}{failure}")))
+            Some(of(EventType::Warning, reason, &format!("{}{failure}", sentence(target))))
         }
         (Some(_), None) => Some(of(EventType::Normal, "Recovered", &format!("target {name} is well again"))),
         (None, None) if former.last_success.is_none() && target.last_success.is_some() => {

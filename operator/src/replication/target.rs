@@ -8,6 +8,8 @@ use super::seen::{Seen, State};
 
 /// Reason where single images failed, and everything else is the same.
 pub(super) const IMAGES_FAILED: &str = "ImagesFailed";
+/// Reason where deletions wait for a person, and everything else is the same.
+pub(super) const DELETIONS_STOPPED: &str = "DeletionsStopped";
 /// Reason where a run's pod is not there or does not run.
 const NOT_RUNNING: &str = "PodNotRunning";
 /// How soon after the first failure in a row it is tried again; then later and later.
@@ -17,6 +19,8 @@ const LAST_RETRY: SignedDuration = SignedDuration::from_mins(2);
 const LAST_RETRY_OF_IMAGES: SignedDuration = SignedDuration::from_mins(30);
 /// A push that began a run was made no more seconds before.
 const SLOW_START: i64 = 60;
+/// The same where only a person can help: looked at again in case one did.
+const FOR_A_PERSON: SignedDuration = LAST_RETRY_OF_IMAGES;
 /// Images of which a status says why they failed.
 pub(super) const FAILURES: usize = 20;
 /// Characters of what a pod says that are shown.
@@ -173,7 +177,17 @@ fn lag(target: &TargetStatus, run: &Seen, progress: &Progress, now: Timestamp) -
 
 /// A cursor of a run that could not go on may stand before what it did not do.
 fn believable(progress: &Progress) -> bool {
-    progress.problem.as_ref().is_none_or(|problem| reason(problem.reason) == IMAGES_FAILED)
+    progress.problem.as_ref().is_none_or(|problem| is_of_single_images(&reason(problem.reason)))
+}
+
+/// Whether a run went to its end, and left behind only what the next comparison finds.
+fn is_of_single_images(reason: &str) -> bool {
+    [IMAGES_FAILED, DELETIONS_STOPPED].contains(&reason)
+}
+
+/// Whether pushes go on while a comparison is waited for.
+pub(super) fn goes_on(target: &TargetStatus) -> bool {
+    target.reason.as_deref().is_some_and(is_of_single_images)
 }
 
 /// Everything was compared and is the same; or, in a run that went on from a cursor, what came after that is.
@@ -200,10 +214,13 @@ fn succeed(target: &mut TargetStatus, run: &Seen, at: Timestamp) {
 
 fn fail(target: &mut TargetStatus, run: &Seen, at: Timestamp, now: Timestamp, why: &str) {
     target.failed_runs = target.failed_runs.saturating_add(1);
-    // An image that was just pushed is tried again soon.
-    let single = target.reason.as_deref() == Some(IMAGES_FAILED) && !run.continues;
-    let last = if single { LAST_RETRY_OF_IMAGES } else { LAST_RETRY };
-    target.retry = Some((now + wait(target.failed_runs).min(last)).to_string());
+    let wait = match target.reason.as_deref() {
+        Some(DELETIONS_STOPPED) => FOR_A_PERSON,
+        // An image that was just pushed is tried again soon.
+        Some(IMAGES_FAILED) if !run.continues => wait(target.failed_runs),
+        _ => wait(target.failed_runs).min(LAST_RETRY),
+    };
+    target.retry = Some((now + wait).to_string());
     let told = run.progress.as_ref().is_some_and(|progress| progress.problem.is_some());
     if !told {
         target.reason = Some("RunFailed".into());

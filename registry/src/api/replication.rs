@@ -109,11 +109,11 @@ pub(super) async fn state(storage: &Storage, name: RepoName, query: &Query) -> R
     let last = query.get("last").map(str::to_owned);
     let page = storage.state(name.clone(), last, page_size(query)?).await?;
     let page = page.ok_or_else(|| Error::RepositoryUnknown(name.clone()))?;
-    let response =
-        json("application/json", &channel::feed::StatePage { entries: page.entries, tells_attached: true });
-    Ok(match page.more_after {
+    let told = channel::feed::StatePage { entries: page.entries.clone(), tells_attached: true };
+    let response = json("application/json", &told);
+    Ok(match &page.more_after {
         Some(last) => {
-            with_next(response, &format!("/v2/{name}/_berth/replication/state"), &query.with_last(&last))
+            with_next(response, &format!("/v2/{name}/_berth/replication/state"), &query.with_last(last))
         }
         None => response,
     })

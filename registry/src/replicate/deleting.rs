@@ -15,6 +15,7 @@ use oci::{
 };
 
 use super::{
+    families::Families,
     registry::{State, keeping},
     run::{Run, Side},
 };
@@ -68,8 +69,14 @@ impl Run {
     }
 
     /// Deletes manifests of which the target has no tag left: those that nothing names there now, and those that
-    /// something did before other things went.
-    pub(super) async fn forget(&self, place: &Place, mut free: Vec<Gone>, named: Vec<Gone>) {
+    /// something did before other things went. What another repository has that arrives there stays.
+    pub(super) async fn forget(
+        &self,
+        place: &Place,
+        families: &Families,
+        mut free: Vec<Gone>,
+        named: Vec<Gone>,
+    ) {
         if !named.is_empty() {
             match self.target.state(&place.target).await {
                 Ok(state) => {
@@ -77,15 +84,12 @@ impl Run {
                     tracing::debug!(manifests = stay.len(), "manifests that have tags at the target stay");
                     free.extend(more);
                 }
-                Err(error) => {
-                    self.blame(Side::Target, &error);
-                    self.tally.failed(place.source.as_str(), format!("target: {error}"), 1);
-                }
+                Err(error) => self.unheard(Side::Target, place.source.as_str(), &error),
             }
         }
         // Most were never there, and records of deletions are kept for long: looking changes nothing.
         let each = async |(digest, stamp): Gone| {
-            if !self.target_has(place, &digest).await {
+            if !self.target_has(place, &digest).await || self.others_have(families, place, &digest).await {
                 return;
             }
             self.delete(place, &Reference::Digest(digest), stamp.as_ref()).await;
@@ -103,7 +107,7 @@ impl Run {
         let Some(tags) = self.refused.tags().remove(place) else { return };
         let listed = match self.target.client.tags(&place.target).await {
             Ok(listed) => listed,
-            Err(error) => return self.tally.failed(place.source.as_str(), format!("target: {error}"), 1),
+            Err(error) => return self.unheard(Side::Target, place.source.as_str(), &error),
         };
         let (state, unknown) = self.of_tags(Side::Target, place, listed.iter()).await;
         if !unknown.is_empty() {

@@ -12,15 +12,20 @@ use channel::{
 };
 use futures::StreamExt as _;
 use http::StatusCode;
-use oci::{Digest, Reference, Tag, client::backoff, copy::Place};
+use oci::{
+    Digest, Reference, Tag,
+    client::{self, backoff},
+    copy::Place,
+};
 
 use super::{
-    compare::{Action, Held, decide},
+    compare::{Action, Held, decide, when},
     deleting::Gone,
+    families::Families,
     filters::Filters,
     plan::InvalidPlan,
     registry::Fed,
-    run::{Run, Stop},
+    run::{Run, Side, Stop},
 };
 
 /// The longest that one request waits for an entry.
@@ -120,16 +125,21 @@ impl Run {
                 None => gone.entry(change.place).or_default().push((change.digest, Some(change.stamp))),
             }
         }
+        let deletes = !gone.is_empty() || tags.iter().chain(&signatures).any(|change| change.deleted);
+        let families =
+            if deletes && self.setup.propagate { self.families().await } else { Ok(Families::default()) };
         for some in [tags, signatures, referrers] {
-            futures::stream::iter(some)
-                .for_each_concurrent(self.setup.concurrency, |change| self.take(change))
-                .await;
+            let each = |change| self.take(change, &families);
+            futures::stream::iter(some).for_each_concurrent(self.setup.concurrency, each).await;
         }
         for place in self.refused_places() {
             self.delete_refused(&place).await;
         }
         for (place, gone) in gone {
-            self.forget(&place, Vec::new(), gone).await;
+            match &families {
+                Ok(families) => self.forget(&place, families, Vec::new(), gone).await,
+                Err(error) => self.unheard(Side::Source, place.source.as_str(), error),
+            }
         }
     }
 
@@ -163,7 +173,7 @@ impl Run {
         Some(Change { place, tag, digest, subject, stamp, deleted })
     }
 
-    async fn take(&self, change: Change) {
+    async fn take(&self, change: Change, families: &Result<Families, client::Error>) {
         let Change { place, tag, digest, subject, stamp, deleted } = change;
         if deleted && !self.setup.propagate {
             // What stays at the target need not come any more.
@@ -180,21 +190,60 @@ impl Run {
         if !deleted {
             self.tally.found(1);
         }
-        match tag {
-            None => self.bring(&place, None, &digest, Some(&stamp)).await,
-            Some(tag) => {
-                let held = Held { digest, stamp: Some(stamp), deleted, media_type: None, attached: None };
-                self.change(&place, tag, held).await;
-            }
+        let Some(tag) = tag else { return self.bring(&place, None, &digest, Some(&stamp)).await };
+        let held = Held { digest, stamp: Some(stamp), deleted, media_type: None, attached: None };
+        if !deleted {
+            self.bring_signatures(&place, &tag, &held).await;
+            return self.change(&place, tag, held).await;
+        }
+        let heir = match families {
+            Ok(families) => self.heir(families, &place, &tag, &held).await,
+            Err(error) => return self.unheard(Side::Source, &format!("{}:{tag}", place.source), error),
+        };
+        match heir {
+            Ok(Some(heir)) => self.inherit(&place, tag, heir).await,
+            Ok(None) => self.change(&place, tag, held).await,
+            Err(error) => self.unheard(Side::Source, &format!("{}:{tag}", place.source), &error),
         }
     }
 
+    /// Brings signatures that were pushed before their image had a tag that is copied. First, so that whoever sees the tag
+    /// can verify it.
+    async fn bring_signatures(&self, place: &Place, tag: &Tag, held: &Held) {
+        let filters = &self.setup.filters;
+        if !filters.referrers || !filters.selects_tags() || Filters::is_attached(tag) {
+            return;
+        }
+        let image = BTreeSet::from([held.digest.clone()]);
+        let beginning = format!("{}.", held.digest.fallback_tag());
+        let found = match self.source.state_of(&place.source, &beginning).await {
+            Ok(found) => found.into_iter().filter(|(_, held)| !held.deleted),
+            Err(error) => {
+                return self.unheard(Side::Source, &format!("{}@{}", place.source, held.digest), &error);
+            }
+        };
+        let found: BTreeMap<Tag, Held> =
+            found.filter_map(|(name, held)| Some((name.parse().ok()?, held))).collect();
+        let signatures = filters.attached(found.keys(), &image);
+        let each = async |signature: Tag| {
+            if let Some(held) = found.get(&signature) {
+                self.tally.found(1);
+                self.change(place, signature, held.clone()).await;
+            }
+        };
+        futures::stream::iter(signatures).for_each_concurrent(self.setup.concurrency, each).await;
+    }
+
     /// Decides as a comparison does, but for the target's stamp: a Berth target refuses what is not the latest.
-    async fn change(&self, place: &Place, tag: Tag, held: Held) {
+    pub(super) async fn change(&self, place: &Place, tag: Tag, held: Held) {
         let image = format!("{}:{tag}", place.source);
         let there = match self.target.tag(&place.target, &tag).await {
             Ok(there) => there,
-            Err(error) => return self.tally.failed(&image, format!("target: {error}"), 1),
+            Err(error) => {
+                let pushed = held.stamp.as_ref().filter(|_| !held.deleted).and_then(when);
+                self.tally.behind(&image, pushed);
+                return self.unheard(Side::Target, &image, &error);
+            }
         };
         // Whether a deletion is the later one is for a Berth target to say.
         let asks = self.target.is_berth() && held.deleted;

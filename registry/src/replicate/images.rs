@@ -38,7 +38,8 @@ impl Run {
         let mut image = Image { place: place.clone(), digest: digest.clone(), tag, headers };
         let mut attempt = 1;
         loop {
-            let error = match self.copier.image(&image).await {
+            let (copier, work) = (self.copier.clone(), image.clone());
+            let error = match self.workers.run(async move { copier.image(&work).await }).await {
                 Ok(outcome) => return self.tally.caught_up(&name, pushed, outcome == Outcome::Copied),
                 Err(error) => error,
             };
@@ -58,12 +59,17 @@ impl Run {
 
     /// Brings what refers to an image that is there; as old as the image, so that what was deleted at the target since
     /// does not come back.
-    pub(super) async fn bring_referrers(&self, place: &Place, Held { digest, stamp, media_type, .. }: &Held) {
+    pub(super) async fn bring_referrers(&self, place: &Place, held: &Held) {
+        let Held { digest, stamp, .. } = held;
         let name = format!("{}@{digest}", place.source);
         let _permit = self.images.acquire().await.ok();
         let headers = keeping(&self.target, stamp.as_ref().unwrap_or(&self.stamp_of_now()));
         for attempt in 1..=ATTEMPTS {
-            match self.copier.referrers(place, digest, media_type.as_deref(), &headers).await {
+            let (copier, place, headers) = (self.copier.clone(), place.clone(), headers.clone());
+            let Held { digest, media_type, .. } = held.clone();
+            let work =
+                async move { copier.referrers(&place, &digest, media_type.as_deref(), &headers).await };
+            match self.workers.run(work).await {
                 Ok(()) => return,
                 Err(error) if attempt == ATTEMPTS => self.tell(&name, &error, attempt),
                 Err(_) => tokio::time::sleep(backoff(attempt + 2)).await,
@@ -96,6 +102,13 @@ impl Run {
             }
         }
         self.tally.failed(name, error.to_string(), attempts);
+    }
+
+    /// What nobody knows of an image, or of a repository, because an end did not say it.
+    pub(super) fn unheard(&self, side: Side, image: &str, error: &client::Error) {
+        self.blame(side, error);
+        let side = if side == Side::Source { "source" } else { "target" };
+        self.tally.failed(image, format!("{side}: {error}"), 1);
     }
 
     /// Remembers whose fault a failure is, where it is that of a whole end. What an answer says is that of the image.

@@ -13,6 +13,8 @@ use super::compare::Held;
 
 /// Entries of one page.
 const PAGE: usize = 1000;
+/// The same where there are few.
+const FEW: usize = 20;
 const FEED: &str = "/v2/_berth/replication/feed";
 
 /// A registry that answered.
@@ -58,8 +60,27 @@ impl Registry {
         if !self.is_berth() {
             return Ok(None);
         }
+        let path = format!("/v2/{repository}/_berth/replication/state?n={PAGE}");
+        self.states(repository, path, |_| true).await.map(Some)
+    }
+
+    /// Of a Berth registry's repository the tags that begin so, which stand beside each other there.
+    pub(super) async fn state_of(&self, repository: &RepoName, beginning: &str) -> Result<State, Error> {
+        let path = format!("/v2/{repository}/_berth/replication/state?n={FEW}&last={beginning}");
+        let mut state = self.states(repository, path, |name| name.starts_with(beginning)).await?;
+        state.retain(|name, _| name.starts_with(beginning));
+        Ok(state)
+    }
+
+    /// Pages as long as their last names are wanted.
+    async fn states(
+        &self,
+        repository: &RepoName,
+        path: String,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<State, Error> {
         let scope = Scope::pull(repository);
-        let mut path = Some(format!("/v2/{repository}/_berth/replication/state?n={PAGE}"));
+        let mut path = Some(path);
         let mut state = State::new();
         let mut first = true;
         while let Some(at) = path.take() {
@@ -69,7 +90,7 @@ impl Registry {
                 page => page.ok_or_else(|| self.client.ends(&at))?,
             };
             first = false;
-            let empty = page.value.entries.is_empty();
+            let goes_on = page.value.entries.last().is_some_and(|last| wanted(&last.name));
             let tells_attached = page.value.tells_attached;
             state.extend(page.value.entries.into_iter().filter_map(|entry| {
                 let attached = entry.attached.or_else(|| (!tells_attached).then(|| MANY.to_owned()));
@@ -83,9 +104,9 @@ impl Registry {
                 };
                 Some((entry.name, held))
             }));
-            path = page.next.filter(|next| *next != at && !empty);
+            path = page.next.filter(|next| *next != at && goes_on);
         }
-        Ok(Some(state))
+        Ok(state)
     }
 
     /// What a tag points to now.

@@ -7,8 +7,9 @@ use futures::StreamExt as _;
 use oci::{Digest, Reference, RepoName, Tag, client, copy::Place};
 
 use super::{
-    compare::{Action, Held, decide},
+    compare::{Action, Held, decide, when},
     deleting::{Gone, by_names},
+    families::Families,
     filters::Filters,
     registry::State,
     run::{Run, Side},
@@ -38,7 +39,13 @@ struct Tasks {
 
 impl Run {
     /// Makes one repository equal.
-    pub(super) async fn repository(&self, name: &str, sweep: &Sweep, arrived: &mut Arrived) {
+    pub(super) async fn repository(
+        &self,
+        name: &str,
+        sweep: &Sweep,
+        families: &Families,
+        arrived: &mut Arrived,
+    ) {
         let place = match self.setup.place(name) {
             Ok(place) => place,
             Err(error) => {
@@ -50,9 +57,9 @@ impl Run {
             Ok(Tasks { tags, free, named }) => {
                 // Another repository may still be compared: the phase is what is seen of the run.
                 self.tally.phase(Phase::Copying);
-                self.carry_out(&place, tags).await;
+                self.carry_out(&place, families, tags).await;
                 self.delete_refused(&place).await;
-                self.forget(&place, free, named).await;
+                self.forget(&place, families, free, named).await;
             }
             Err(error) => {
                 sweep.is_incomplete();
@@ -91,10 +98,14 @@ impl Run {
             Some(state) => (state, BTreeSet::new()),
             None => self.of_tags(Side::Target, place, wanted.iter().map(|(tag, _)| tag)).await,
         };
-        let known = wanted.into_iter().filter(|(tag, _)| !unknown.contains(tag));
+        let (unknown, known): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|(tag, _)| unknown.contains(tag));
+        for (tag, held) in unknown.iter().filter(|(_, held)| !held.deleted) {
+            self.tally.behind(&format!("{}:{tag}", place.source), held.stamp.as_ref().and_then(when));
+        }
         // Of an index other platforms may have been chosen before.
         let all_platforms = self.setup.filters.platforms.is_empty();
-        let tasks = known.map(|(tag, held)| {
+        let tasks = known.into_iter().map(|(tag, held)| {
             let there = there.get(tag.as_str());
             let action = decide(&held, there, self.setup.conflicts, self.setup.propagate);
             let attached = all_platforms && there.is_some_and(|there| held.has_the_same_attached(there));
@@ -179,7 +190,7 @@ impl Run {
     }
 
     /// Signatures first, so that whoever sees a tag can verify it.
-    async fn carry_out(&self, place: &Place, tasks: Vec<Task>) {
+    async fn carry_out(&self, place: &Place, families: &Families, tasks: Vec<Task>) {
         let (attached, plain): (Vec<_>, Vec<_>) =
             tasks.into_iter().partition(|task| Filters::is_attached(&task.tag));
         let equal =
@@ -187,7 +198,7 @@ impl Run {
         let unchanged: BTreeMap<Digest, Held> =
             equal.map(|task| (task.held.digest.clone(), task.held.clone())).collect();
         for tasks in [attached, plain] {
-            let each = |task| self.task(place, task);
+            let each = |task| self.task(place, families, task);
             futures::stream::iter(tasks).for_each_concurrent(self.setup.concurrency, each).await;
         }
         if self.setup.filters.referrers {
@@ -196,14 +207,19 @@ impl Run {
         }
     }
 
-    async fn task(&self, place: &Place, Task { tag, held, action, attached: _ }: Task) {
+    async fn task(&self, place: &Place, families: &Families, task: Task) {
+        let Task { tag, held, action, attached: _ } = task;
         let image = || format!("{}:{tag}", place.source);
         match action {
             Action::Equal if held.deleted => {}
             Action::Equal | Action::Stays if !held.deleted => self.tally.skipped(1),
             Action::Equal | Action::Stays => {}
             Action::Copy => self.bring(place, Some(tag), &held.digest, held.stamp.as_ref()).await,
-            Action::Delete => self.delete(place, &Reference::Tag(tag), held.stamp.as_ref()).await,
+            Action::Delete => match self.heir(families, place, &tag, &held).await {
+                Ok(Some(heir)) => self.inherit(place, tag, heir).await,
+                Ok(None) => self.delete(place, &Reference::Tag(tag), held.stamp.as_ref()).await,
+                Err(error) => self.unheard(Side::Source, &image(), &error),
+            },
             Action::Conflict => {
                 let reason = "the tag points elsewhere at the target, and conflicts are failures".to_owned();
                 self.tally.failed(&image(), reason, 1);

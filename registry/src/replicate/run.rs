@@ -20,12 +20,14 @@ use tokio::sync::Semaphore;
 
 use super::{
     deleting::Refused,
+    families::Families,
     filters::{arrives_as, came_from},
     plan::{InvalidPlan, Setup},
     registry::Registry,
     repository::Arrived,
     sweep::Sweep,
     tally::{Tally, now},
+    workers::Workers,
 };
 
 /// Repositories that are compared at once.
@@ -95,6 +97,7 @@ pub(super) struct Run {
     pub(super) images: Semaphore,
     /// What the target did not delete as it was asked to.
     pub(super) refused: Refused,
+    pub(super) workers: Workers,
 }
 
 impl Run {
@@ -116,12 +119,15 @@ impl Run {
             platforms: setup.filters.platforms.clone(),
             referrers: setup.filters.referrers,
             mounts_from_anywhere: target.is_berth(),
+            target_verifies: target.is_berth(),
         };
         let copier = Copier::new(setup.source.clone(), setup.target.clone(), options);
         tally.follow(&copier);
-        let images = Semaphore::new(setup.concurrency);
+        // Each has several blobs, and where a run ends early, some should be whole.
+        let images = Semaphore::new(setup.concurrency.div_ceil(2));
         let refused = Refused::default();
-        Ok(Arc::new(Self { setup, source, target, copier, tally, images, refused }))
+        let workers = Workers::default();
+        Ok(Arc::new(Self { setup, source, target, copier, tally, images, refused, workers }))
     }
 
     /// Makes the target equal to what the source has now, if there is time for it.
@@ -138,6 +144,7 @@ impl Run {
     async fn compare_all(&self) -> Result<(), Stop> {
         self.tally.phase(Phase::Comparing);
         let (names, all) = self.names().await?;
+        let families = Families::of(&self.setup, names.iter().chain(all.iter().flatten()));
         let sweep = Sweep::new(all);
         // Those that arrive under one name come one after the other.
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -147,7 +154,7 @@ impl Run {
         let each = async |names: Vec<String>| {
             let mut arrived = Arrived::default();
             for name in &names {
-                self.repository(name, &sweep, &mut arrived).await;
+                self.repository(name, &sweep, &families, &mut arrived).await;
             }
         };
         futures::stream::iter(groups.into_values()).for_each_concurrent(REPOSITORIES, each).await;

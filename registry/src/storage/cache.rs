@@ -1,5 +1,5 @@
-//! What is read again and again, kept in memory: manifests, pages of tags, small blobs, and larger blobs' open files.
-//! Bounded in bytes. The files stay the only truth: nothing is answered from here that they would not answer.
+//! What is read again and again, kept in memory: manifests, pages of tags and of states, small blobs, and larger blobs'
+//! open files. Bounded in bytes. The files stay the only truth: nothing is answered from here that they would not answer.
 //!
 //! Flow: who reads takes a [`Ticket`] of the repository before looking at files, and keeps what was found under that
 //! ticket. Who changes a repository holds a [`Change`] meanwhile. A ticket is good as long as no change has begun
@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use oci::{Digest, Reference, RepoName, Tag};
 
-use super::{StoredManifest, blob::OpenFile};
+use super::{StatePage, StoredManifest, blob::OpenFile};
 
 /// Bytes that everything here takes, about.
 const CAPACITY: usize = 8 << 20;
@@ -40,6 +40,7 @@ pub(super) enum Subject {
     Manifest(Digest),
     Blob(Digest),
     Tags { last: Option<String>, n: usize },
+    State { last: Option<String>, n: usize },
 }
 
 impl From<Reference> for Subject {
@@ -64,6 +65,7 @@ pub(super) enum Found {
     Small(Bytes),
     File(Arc<OpenFile>),
     Tags(Arc<(Vec<String>, bool)>),
+    State(Arc<StatePage>),
 }
 
 impl Found {
@@ -72,6 +74,7 @@ impl Found {
             + match self {
                 Self::Manifest(_, bytes) | Self::Small(bytes) => bytes.len(),
                 Self::File(_) => OPEN_FILE,
+                Self::State(page) => page.weight(),
                 Self::Tags(page) => page.0.iter().map(|tag| tag.len() + size_of::<String>()).sum(),
             }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Files(Arc<fs::Store>, Limits);
 
 /// Bytes of the longest tag.
 const LONGEST_TAG: usize = 128;
+/// Bytes of the longest digest.
+const LONGEST_DIGEST: usize = 135;
 /// Free bytes that are always enough to delete, collect and end in order.
 pub(super) const LARGEST_RESERVE: u64 = 1 << 30;
 
@@ -316,8 +318,18 @@ impl Files {
         repository: RepoName,
         last: Option<String>,
         n: usize,
-    ) -> Result<Option<StatePage>, Error> {
-        self.run(move |store| store.state(&repository, last.as_deref(), n)).await
+    ) -> Result<Option<Arc<StatePage>>, Error> {
+        let is_name = last.as_ref().is_none_or(|last| last.len() <= LONGEST_DIGEST);
+        let ticket = self.ticket(&repository).filter(|_| is_name);
+        let key = Key { repository, subject: Subject::State { last: last.clone(), n } };
+        if let Some(Found::State(page)) = self.known(&key, ticket) {
+            return Ok(Some(page));
+        }
+        self.learn(key, ticket, move |store, repository| {
+            let page = store.state(repository, last.as_deref(), n)?.map(Arc::new);
+            Ok(page.map(|page| (Arc::clone(&page), Some(Found::State(page)))))
+        })
+        .await
     }
 
     /// At most `n` referrers after `last`, fewer where they are heavier than `weight` bytes together.

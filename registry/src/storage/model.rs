@@ -129,6 +129,21 @@ pub(crate) struct StatePage {
     pub(crate) more_after: Option<String>,
 }
 
+impl StatePage {
+    /// Roughly the bytes that it takes.
+    pub(super) fn weight(&self) -> usize {
+        let text = |entry: &StateEntry| {
+            let StateEntry { name, digest, stamp, deleted: _, attached } = entry;
+            name.len()
+                + digest.len()
+                + stamp.time.len()
+                + stamp.origin.len()
+                + attached.iter().map(String::len).sum::<usize>()
+        };
+        self.entries.iter().map(|entry| size_of::<StateEntry>() + text(entry)).sum()
+    }
+}
+
 /// How full the storage is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {

@@ -1,6 +1,15 @@
 //! Between Berth registries: states in place of tags, stamps that are kept, deletions, and the feed. What the ends say
 //! of that is canned here; the images are real.
 
+use std::{
+    process::Stdio,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures::FutureExt as _;
 use http::StatusCode;
 use oci::{Digest, manifest::INDEX};
 use serde_json::{Value, json};
@@ -109,6 +118,37 @@ async fn what_is_attached_to_unchanged_images_is_compared_by_states() {
     world.is_equal(&["a"]).await;
     let path = format!("/v2/a/manifests/{}", later["digest"].as_str().unwrap());
     world.target.client().get(&path).await.expect(StatusCode::OK);
+}
+
+/// Threads cost more than to compare an unchanged repository; copying has some.
+#[tokio::test]
+async fn who_only_compares_has_one_thread() {
+    let world = World::of_berths().await;
+    world.source.client().push_noise("a", Some("v1"), 1, None).await;
+    for expected in ["HEAD blob", "GET state"] {
+        let (pid, most) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+        let (known, seen) = (Arc::clone(&pid), Arc::clone(&most));
+        world.to.hook(move |asked| {
+            let (known, seen, looks) = (Arc::clone(&known), Arc::clone(&seen), asked.kind() == expected);
+            async move {
+                while looks && known.get().is_none() {
+                    tokio::task::yield_now().await;
+                }
+                if let Some(pid) = known.get().filter(|_| looks) {
+                    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+                    seen.fetch_max(threads, Ordering::SeqCst);
+                }
+            }
+            .boxed()
+        });
+        let child = world.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        pid.set(child.id()).unwrap();
+        let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+        assert_eq!(crate::world::understand(&output).code, 0);
+        let most = most.load(Ordering::SeqCst);
+        let several = std::thread::available_parallelism().unwrap().get() > 1 && expected == "HEAD blob";
+        assert_eq!(most > 1, several, "{most} threads");
+    }
 }
 
 /// A source of a version that knows nothing of `attached` says nothing by not saying it.

@@ -1,10 +1,11 @@
 //! Two registries that are copied to each other with their deletions: whatever was done at both, they come to the same, and
 //! to rest.
 
-use std::process::Stdio;
+use std::{collections::BTreeMap, process::Stdio};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
@@ -77,11 +78,45 @@ async fn copy(world: &World, back: bool) {
     assert_eq!(ran.code, 0, "{ran:#?}");
 }
 
-/// Tags that are there, what they point to and what refers to that.
-async fn live(end: &Client) -> Vec<[String; 3]> {
+/// What an end says: of each tag what it points to, what refers to that and since when; and since when what is gone.
+async fn state(end: &Client) -> [BTreeMap<String, Vec<Value>>; 2] {
     let page: Value = end.get("/v2/a/_berth/replication/state").await.expect(StatusCode::OK).json();
-    let live = page["entries"].as_array().unwrap().iter().filter(|entry| entry["deleted"] != true);
-    live.map(|entry| ["name", "digest", "attached"].map(|key| entry[key].to_string())).collect()
+    let entries = page["entries"].as_array().unwrap().iter();
+    let (gone, there): (Vec<_>, Vec<_>) = entries.partition(|entry| entry["deleted"] == true);
+    let said = |entries: Vec<&Value>, keys: &[&str]| {
+        let said = |entry: &Value| keys.iter().map(|key| entry[key].clone()).collect();
+        entries.into_iter().map(|entry| (entry["name"].as_str().unwrap().to_owned(), said(entry))).collect()
+    };
+    [said(there, &["digest", "attached", "stamp"]), said(gone, &["stamp"])]
+}
+
+/// Both have the same since the same time; when the tags that are gone went, by the later of their words: what was
+/// deleted at both, or had never come, each says for itself.
+async fn agree(ends: &[Client; 2], seed: u64) -> BTreeMap<String, Timestamp> {
+    let [[ours, our_gone], [theirs, their_gone]] = [state(&ends[0]).await, state(&ends[1]).await];
+    assert_eq!(ours, theirs, "seed {seed}");
+    let mut last = BTreeMap::new();
+    for (name, said) in our_gone.into_iter().chain(their_gone).filter(|(name, _)| !name.contains(':')) {
+        assert!(!ours.contains_key(&name), "seed {seed}: {name}");
+        let time: Timestamp = said[0]["time"].as_str().unwrap().parse().unwrap();
+        last.entry(name).and_modify(|last: &mut Timestamp| *last = (*last).max(time)).or_insert(time);
+    }
+    last
+}
+
+/// Sets tags that are gone since then as somebody did before, who comes late with it. Whichever end takes that for news,
+/// the other one knows better.
+async fn come_late(random: &mut Random, ends: &[Client; 2], gone: &BTreeMap<String, Timestamp>) {
+    for (tag, time) in gone {
+        let before = *time - SignedDuration::from_micros(1);
+        let origin = format!("elsewhere:5000; time={before:.6}");
+        let headers = [("content-type", oci::manifest::IMAGE), ("berth-origin", &origin)];
+        for end in ends {
+            let document = manifest(random.below(IMAGES)).to_string();
+            let answer = end.put(&format!("/v2/a/manifests/{tag}"), &headers, document).await;
+            assert!([StatusCode::CREATED, StatusCode::PRECONDITION_FAILED].contains(&answer.status), "{tag}");
+        }
+    }
 }
 
 /// Everything that changed something.
@@ -108,11 +143,17 @@ async fn two_that_are_copied_to_each_other_become_the_same() {
             copy(&world, false).await;
             copy(&world, true).await;
         }
-        assert_eq!(live(&ends[0]).await, live(&ends[1]).await, "seed {seed}");
+        let gone = agree(&ends, seed).await;
         changes(&world);
         copy(&world, false).await;
         copy(&world, true).await;
         assert_eq!(changes(&world), [], "seed {seed}");
+
+        come_late(&mut random, &ends, &gone).await;
+        copy(&world, false).await;
+        copy(&world, true).await;
+        let still_gone = agree(&ends, seed).await;
+        assert!(gone.keys().all(|tag| still_gone.contains_key(tag)), "seed {seed}: {gone:?} {still_gone:?}");
     }
 }
 
@@ -156,7 +197,7 @@ async fn and_so_do_two_that_follow_each_other_without_a_loop() {
         }
     })
     .await;
-    assert_eq!(live(&ends[0]).await, live(&ends[1]).await);
+    agree(&ends, 7).await;
     let before = [cursor(&ends[0]).await, cursor(&ends[1]).await];
     follow(&world, "2", async || {}).await;
     for (end, cursor) in ends.iter().zip(before) {

@@ -25,6 +25,11 @@ fn break_all(proxy: &Proxy, kinds: &[&'static str], times: usize, fault: &Fault)
     }
 }
 
+/// With a target that verifies what it gets, or one of which nobody knows that.
+async fn to(verifies: bool) -> World {
+    if verifies { World::of_berths().await } else { World::new().await }
+}
+
 #[rstest]
 #[case::error(Fault::status(StatusCode::INTERNAL_SERVER_ERROR))]
 #[case::unavailable(Fault::status(StatusCode::SERVICE_UNAVAILABLE))]
@@ -130,9 +135,12 @@ async fn a_registry_that_has_had_enough_is_left_alone() {
     assert!(next.at - asked[at].at >= Duration::from_secs(1), "{:?}", next.at - asked[at].at);
 }
 
+#[rstest]
+#[case::that_we_verify(false)]
+#[case::that_the_target_verifies(true)]
 #[tokio::test]
-async fn a_cut_download_goes_on_where_it_was() {
-    let world = World::new().await;
+async fn a_cut_download_goes_on_where_it_was(#[case] verifies: bool) {
+    let world = to(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let large = sha256(&noise(1, 300_000)).to_string();
     let of_large = move |asked: &Asked| asked.kind() == "GET blob" && asked.path.ends_with(&large);
@@ -149,9 +157,12 @@ async fn a_cut_download_goes_on_where_it_was() {
     assert!(ran.progress.bytes_moved < 330_000, "nothing was sent twice: {ran:#?}");
 }
 
+#[rstest]
+#[case::that_we_verify(false)]
+#[case::that_the_target_verifies(true)]
 #[tokio::test]
-async fn a_cut_upload_goes_on_where_it_was() {
-    let world = World::new().await;
+async fn a_cut_upload_goes_on_where_it_was(#[case] verifies: bool) {
+    let world = to(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let large = sha256(&noise(1, 300_000)).to_string();
     let of_large = move |asked: &Asked| asked.kind() == "PUT upload" && asked.path.ends_with(&large);
@@ -166,9 +177,12 @@ async fn a_cut_upload_goes_on_where_it_was() {
     assert_eq!(asked[1].headers[header::CONTENT_LENGTH], (300_000 - first).to_string());
 }
 
+#[rstest]
+#[case::that_we_verify(false)]
+#[case::that_the_target_verifies(true)]
 #[tokio::test]
-async fn an_upload_that_is_lost_begins_again() {
-    let world = World::new().await;
+async fn an_upload_that_is_lost_begins_again(#[case] verifies: bool) {
+    let world = to(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     world.to.fail(1, Fault::CutRequest(1000), |asked| asked.kind() == "PUT upload");
     world.to.fail(1, Fault::status(StatusCode::NOT_FOUND), |asked| asked.kind() == "GET upload");
@@ -176,9 +190,12 @@ async fn an_upload_that_is_lost_begins_again() {
     world.is_equal(&["a"]).await;
 }
 
+#[rstest]
+#[case::that_we_verify(false)]
+#[case::that_the_target_verifies(true)]
 #[tokio::test]
-async fn a_registry_without_ranges_is_read_from_the_beginning() {
-    let world = World::new().await;
+async fn a_registry_without_ranges_is_read_from_the_beginning(#[case] verifies: bool) {
+    let world = to(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let of_large = |asked: &Asked| asked.kind() == "GET blob";
     world.from.fail(3, Fault::CutAnswer(10_000), of_large);
@@ -187,9 +204,12 @@ async fn a_registry_without_ranges_is_read_from_the_beginning() {
     world.is_equal(&["a"]).await;
 }
 
+#[rstest]
+#[case::that_we_verify(false)]
+#[case::that_the_target_verifies(true)]
 #[tokio::test]
-async fn a_damaged_blob_never_arrives_and_is_named() {
-    let world = World::new().await;
+async fn a_damaged_blob_never_arrives_and_is_named(#[case] verifies: bool) {
+    let world = to(verifies).await;
     let client = world.source.client();
     client.push_noise("a", Some("bad"), 1, None).await;
     client.push_noise("a", Some("good"), 2, None).await;
@@ -209,13 +229,24 @@ async fn a_damaged_blob_never_arrives_and_is_named() {
     assert_eq!(target.digest_of("a", "bad").await, None);
     assert!(target.digest_of("a", "good").await.is_some());
     let finished = world.to.asked().into_iter().filter(|asked| {
-        asked.kind() == "PUT upload" && asked.path.ends_with(damaged.as_str()) && asked.status.is_some()
+        let refused = verifies && asked.status == Some(StatusCode::BAD_REQUEST);
+        let ended = asked.status.is_some() && !refused;
+        asked.kind() == "PUT upload" && asked.path.ends_with(damaged.as_str()) && ended
     });
     assert_eq!(finished.count(), 0, "no upload of it came to an end");
     assert!(world.to.asked().iter().any(|asked| asked.kind() == "DELETE upload"), "they were given up");
     let uploads = || std::fs::read_dir(world.target_root().join("uploads")).unwrap();
     let left: Vec<_> = uploads().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_the_way_is_sent_again() {
+    let world = World::of_berths().await;
+    world.source.client().push_noise("a", Some("v1"), 1, None).await;
+    world.to.fail(1, Fault::DamageRequest, |asked| asked.kind() == "PUT upload");
+    world.copy().await;
+    world.is_equal(&["a"]).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::{process::Stdio, time::Duration};
 use ::channel::replication::Reason;
 use futures::StreamExt as _;
 use http::{StatusCode, header};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
@@ -82,6 +83,32 @@ async fn tags_of_signatures_follow_what_they_sign_where_tags_are_chosen() {
     assert!(there.contains(&tag(&wanted)) && !there.contains(&tag(&unwanted)));
 }
 
+/// The signature comes before its image has a tag that is copied, and is there before that tag.
+#[tokio::test]
+async fn signatures_of_before_come_with_the_tag() {
+    let world = World::of_berths().await;
+    let client = world.source.client();
+    let image = client.push_noise("a", Some("edge"), 1, None).await;
+    let digest = image["digest"].as_str().unwrap();
+    for (seed, ending) in [(2, "sig"), (3, "att")] {
+        client.push_noise("a", Some(&format!("{}.{ending}", digest.replace(':', "-"))), seed, None).await;
+    }
+    // Of somebody else.
+    let other = client.push_noise("a", Some("other"), 4, None).await;
+    let unwanted = format!("{}.sig", other["digest"].as_str().unwrap().replace(':', "-"));
+    client.push_noise("a", Some(&unwanted), 5, None).await;
+    let document = client.get("/v2/a/manifests/edge").await.json::<serde_json::Value>();
+    let ran = while_following(&world, &["--follow-seconds", "2", "--tag", "v*"], async || {
+        client.put_manifest("a", "v1", &document).await.expect(StatusCode::CREATED);
+    })
+    .await;
+    assert_eq!((ran.code, ran.progress.done), (0, 3), "{ran:#?}");
+    let there = tags(&world.target.client(), "a").await;
+    assert!(there.len() == 3 && there.contains(&"v1".to_owned()), "{there:?}");
+    let pushed = world.to.asked().into_iter().filter(|asked| asked.kind() == "PUT manifest");
+    assert!(pushed.last().unwrap().path.ends_with("/v1"), "signatures first");
+}
+
 #[tokio::test]
 async fn where_too_many_wait_the_feed_is_looked_at() {
     let world = World::of_berths().await;
@@ -96,6 +123,36 @@ async fn where_too_many_wait_the_feed_is_looked_at() {
     assert!(ran.progress.lag_milliseconds.unwrap() < 5000, "{ran:#?}");
     let asked = world.from.asked().iter().filter(|asked| is_following(asked)).count();
     assert!(asked < 20, "{asked} requests are no gentle pace");
+}
+
+/// Also where the first thing that the target is asked fails.
+#[tokio::test]
+async fn what_fails_is_behind_since_it_was_pushed() {
+    let world = World::of_berths().await;
+    let client = world.source.client();
+    client.push_noise("a", Some("v1"), 1, None).await;
+    let refused = |name: &'static str| {
+        let picks = move |asked: &Asked| asked.kind() == "HEAD manifest" && asked.path.ends_with(name);
+        world.to.fail(usize::MAX, Fault::status(StatusCode::FORBIDDEN), picks);
+    };
+    refused("v2");
+    let ran = while_following(&world, &["--follow-seconds", "2"], async || {
+        client.push_noise("a", Some("v2"), 2, None).await;
+    })
+    .await;
+    assert_eq!((ran.code, ran.progress.done, ran.failure().0), (1, 1, "a:v2"), "{ran:#?}");
+    let state: serde_json::Value = client.get("/v2/a/_berth/replication/state").await.json();
+    let pushed =
+        |n: usize| state["entries"][n]["stamp"]["time"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let behind = |ran: &Ran| ran.progress.behind_since.as_ref().unwrap().parse::<Timestamp>().unwrap();
+    assert_eq!(behind(&ran), pushed(1));
+
+    // The same in a comparison with a target that is none of Berth's.
+    world.to.is_foreign();
+    refused("v1");
+    let ran = world.run(&[]).await;
+    assert_eq!((ran.code, ran.progress.failed), (4, 2), "{ran:#?}");
+    assert_eq!(behind(&ran), pushed(0));
 }
 
 #[tokio::test]

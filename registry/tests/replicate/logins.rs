@@ -1,12 +1,15 @@
 //! Whom logins are shown to, and what happens when they end on the way.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use http::{StatusCode, header};
+use rstest::rstest;
 use tempfile::TempDir;
 
 use crate::{
     image::{noise, sha256},
-    proxy::{Fault, Proxy, redirect},
+    proxy::{Asked, Fault, Proxy, redirect},
     server::Server,
     world::World,
 };
@@ -72,6 +75,33 @@ async fn a_token_that_ends_on_the_way_is_replaced() {
     assert_eq!(ran.progress.done, 1);
     let asked = world.to.take();
     assert!(asked.iter().filter(|asked| asked.path.starts_with("/token")).count() > 3);
+}
+
+fn tokens(world: &World) -> Vec<Asked> {
+    world.to.take().into_iter().filter(|asked| asked.kind() == "GET token").collect()
+}
+
+#[rstest]
+#[case::too_many(StatusCode::TOO_MANY_REQUESTS)]
+#[case::unavailable(StatusCode::SERVICE_UNAVAILABLE)]
+#[tokio::test]
+async fn who_gives_tokens_and_has_had_enough_is_left_alone(#[case] status: StatusCode) {
+    let (world, password, _files) = guarded().await;
+    let enough = |seconds: &str| Fault::Answer(status, vec![(header::RETRY_AFTER, seconds.to_owned())]);
+    world.to.fail(1, enough("1"), |asked| asked.kind() == "GET token");
+    let ran = world.run(&login(&password)).await;
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let asked = tokens(&world);
+    // Whichever right it is for.
+    let waited = asked[1].at - asked[0].at;
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
+
+    world.to.fail(usize::MAX, enough("3600"), |asked| asked.kind() == "GET token");
+    let ran = world.run(&login(&password)).await;
+    assert_eq!(ran.code, 4, "{ran:#?}");
+    assert_eq!(tokens(&world).len(), 1, "nobody waits for an hour, or asks again before");
+    let problem = ran.progress.problem.unwrap();
+    assert!(problem.message.contains("busy for too long"), "{problem:?}");
 }
 
 #[tokio::test]

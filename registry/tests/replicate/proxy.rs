@@ -39,6 +39,8 @@ pub(crate) enum Fault {
     NoQuery,
     /// One byte of the answer's body becomes another one.
     Damage,
+    /// One byte of each piece of the request's body becomes another one.
+    DamageRequest,
     /// The answer's body comes a byte at a time, and never to its end.
     Drip,
 }
@@ -178,6 +180,11 @@ impl Proxy {
         self.told.honest.store(true, Ordering::SeqCst);
     }
 
+    /// Lets it keep that to itself again.
+    pub(crate) fn is_foreign(&self) {
+        self.told.honest.store(false, Ordering::SeqCst);
+    }
+
     /// Stands in front of another registry from now on.
     pub(crate) fn turn_to(&self, registry: SocketAddr) {
         *self.registry.lock().unwrap() = registry;
@@ -296,6 +303,7 @@ async fn forward(
     }
     let request = request.map(|body| match fault {
         Some(Fault::CutRequest(most)) => body_of(cut(pieces(body), most)),
+        Some(Fault::DamageRequest) => body_of(damaged(pieces(body))),
         _ => body_of(pieces(body)),
     });
     let answer = sender.send_request(request).await.map_err(io::Error::other)?;

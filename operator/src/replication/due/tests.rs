@@ -94,11 +94,13 @@ fn a_failure_is_tried_again_later_and_pushes_wait_unless_single_images_failed() 
     let trigger = on_push();
     let failed =
         |reason: &str| TargetStatus { retry: Some(text(2100)), reason: Some(reason.into()), ..target() };
-    let (away, images) = (failed("TargetUnreachable"), failed(IMAGES_FAILED));
+    let (away, images) = (failed("TargetUnreachable"), failed("ImagesFailed"));
+    let deletions = failed("DeletionsStopped");
     let pushed = |target, second| next(&Situation { pushed: true, ..known(&trigger, target, second) });
     assert_eq!(pushed(&away, 2000), Next::Wait(Some(at(2100))));
     assert_eq!(pushed(&away, 2100), comparing());
     assert_eq!(pushed(&images, 2000), going_on());
+    assert_eq!(pushed(&deletions, 2000), going_on());
     assert_eq!(pushed(&images, 2100), comparing());
 }
 

@@ -61,6 +61,26 @@ fn a_refused_login_names_the_grant_that_is_missing_and_once() {
 }
 
 #[test]
+fn a_message_names_the_target_once() {
+    let message = Some("target: no answer".into());
+    let there = TargetStatus { message, ..failing("there") };
+    assert_eq!(ready_of(&json!({}), None, vec![there.clone()]).1, "target there: no answer");
+    let note = event(&well("there"), &there).unwrap().note;
+    assert_eq!(note.as_deref(), Some("target there: no answer"));
+}
+
+#[test]
+fn deletions_that_wait_for_a_person_say_how_it_goes_on() {
+    let mut stopped = TargetStatus { reason: Some("DeletionsStopped".into()), ..failing("there") };
+    for _ in 0..2 {
+        explain(&replication("red", &json!({})), &mut stopped);
+        let message = stopped.message.clone().unwrap();
+        assert_eq!(message, format!("no answer: {AFTER_DELETIONS}"));
+    }
+    assert!(AFTER_DELETIONS.contains(crate::replication::job::NOW));
+}
+
+#[test]
 fn events_tell_of_the_first_failure_and_of_the_recovery_only() {
     let reason =
         |former: &TargetStatus, target: &TargetStatus| event(former, target).map(|event| event.reason);

@@ -93,6 +93,24 @@ fn single_images_that_keep_failing_wait_longer_and_one_just_pushed_does_not() {
 }
 
 #[test]
+fn what_only_a_person_can_mend_waits_long_from_the_first_time_and_pushes_go_on() {
+    let mut target = well();
+    for number in 1..4 {
+        let run = run(number, failed(100), failing(Reason::DeletionsStopped));
+        target = after(target, Some(&run), at(100));
+        assert_eq!(target.retry, Some(at(1900).to_string()));
+    }
+    assert!(goes_on(&target));
+    assert_eq!(target.cursor.as_deref(), Some("c2"), "all but the deletions was done");
+    let pushed = Seen { continues: true, ..run(4, State::Succeeded { at: at(125) }, equal(124)) };
+    let target = after(target, Some(&pushed), at(125));
+    assert_eq!(
+        (target.phase, target.reason.as_deref(), target.retry),
+        (Phase::Failing, Some("DeletionsStopped"), Some(at(1900).to_string()))
+    );
+}
+
+#[test]
 fn where_single_images_fail_the_cursor_goes_on_and_the_failures_stay() {
     let failure = Failed { reason: "gone".into(), attempts: 3, last_try: "now".into() };
     let failures = [("team/app:1".to_owned(), failure)].into();
