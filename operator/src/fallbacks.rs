@@ -47,7 +47,7 @@ pub(crate) struct Standing {
 #[derive(Clone, Debug)]
 pub(crate) enum Replica {
     /// Another one.
-    Registry(Registry),
+    Registry(Box<Registry>),
     /// One outside of the cluster.
     Outside(Outside),
 }
@@ -108,7 +108,8 @@ pub(crate) fn agreeing(context: &Context, primary: &Registry) -> Vec<Result<Repl
     let agreed = |fallback: &Fallback| {
         let registry = fallback.registry_ref.as_ref().map(|named| {
             let reference = reference(primary, named);
-            agreed(stores, primary, &reference, &config.node_access_namespaces).map(Replica::Registry)
+            agreed(stores, primary, &reference, &config.node_access_namespaces)
+                .map(|replica| Replica::Registry(Box::new(replica)))
         });
         registry.or_else(|| {
             let endpoint = fallback.endpoint.as_ref()?;

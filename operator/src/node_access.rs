@@ -247,7 +247,7 @@ mod tests {
         let b = Seen { address: Some("10.0.0.9".to_owned()), ..Seen::default() };
         let mut seen: HashMap<_, _> = [("uid-of-b".to_owned(), b)].into();
         let others = [with_ip("b", "10.0.0.2"), with_ip("c", "10.0.0.3"), registry("new")];
-        let mut others: Vec<_> = others.into_iter().map(Replica::Registry).collect();
+        let mut others: Vec<_> = others.into_iter().map(Box::new).map(Replica::Registry).collect();
         others.push(Replica::Outside(Outside { authority: "eu.example.com:443".into(), ca: None }));
         for (for_all_pods, audience) in [(true, Some("berth.dev/apps/b")), (false, None)] {
             let turns = nodes::turns(&others, &seen);
