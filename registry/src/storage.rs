@@ -92,6 +92,8 @@ pub(crate) struct Limits {
     pub(crate) largest_blob: Option<u64>,
     /// What may be pushed although some of it is missing.
     pub(crate) sparse: Sparse,
+    /// Bytes of the journal at which changes wait for it to be begun anew, where that is sooner than usual.
+    pub(crate) journal: Option<u64>,
 }
 
 impl Upload {

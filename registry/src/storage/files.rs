@@ -32,7 +32,8 @@ pub(super) const LARGEST_RESERVE: u64 = 1 << 30;
 impl Files {
     /// Opens a root, making it where it is empty.
     pub(super) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(fs::Store::open(root)?.taking(limits.sparse)), limits))
+        let store = fs::Store::open(root)?.taking(limits.sparse).with_journal_of(limits.journal);
+        Ok(Self(Arc::new(store), limits))
     }
 
     /// Whether there is room for so many bytes more.

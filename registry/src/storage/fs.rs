@@ -150,6 +150,14 @@ impl Store {
         Self { sparse, ..self }
     }
 
+    /// Begins the journal anew when it has so many bytes, where that is sooner than usual.
+    pub(crate) fn with_journal_of(self, bytes: Option<u64>) -> Self {
+        if let Some(bytes) = bytes {
+            self.durable.journal.limit(bytes);
+        }
+        self
+    }
+
     pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {
         read_if_there(&self.layout.policy())
     }

@@ -38,7 +38,7 @@ use std::{
 
 pub(super) use self::record::{Record, Step};
 use self::{
-    lane::{Lane, begin_both},
+    lane::{Lane, MOST, begin_both},
     state::{Batch, Obstacle, State, Trust, again},
 };
 use super::{disk::Disk, locks::lock};
@@ -86,6 +86,7 @@ impl Journal {
         let state = State {
             lanes,
             current,
+            most: MOST,
             waiting: Batch::default(),
             is_writing: false,
             trust,
@@ -102,6 +103,11 @@ impl Journal {
             checkpointing: Mutex::default(),
         };
         Ok((this, records))
+    }
+
+    /// Changes wait for a checkpoint where one file has so many bytes; it begins at half of them.
+    pub(super) fn limit(&self, bytes: u64) {
+        self.state().most = bytes.min(MOST);
     }
 
     /// Returns when the record is on the disk. What it says is to be done then. Refuses one that is longer than a file

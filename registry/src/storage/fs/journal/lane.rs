@@ -23,7 +23,7 @@ const HEADER: usize = 8 + 16 + 32;
 const FRAME: usize = 4 + 32;
 /// Filled with zeros at once.
 const AHEAD: u64 = 256 << 10;
-/// Bytes in one file at which changes wait for a checkpoint, and of the longest record; at half of it one begins.
+/// Bytes of the longest record.
 pub(super) const MOST: u64 = 16 << 20;
 
 type Nonce = [u8; 16];
