@@ -261,10 +261,10 @@ impl Files {
             return Ok(Some((manifest, bytes)));
         }
         self.learn(key, ticket, move |store, repository| {
-            let Some(manifest) = store.find_manifest(repository, &reference)? else {
+            let Some((manifest, file)) = store.open_manifest(repository, &reference)? else {
                 return Ok(None);
             };
-            let bytes = store.read_manifest(&manifest)?;
+            let bytes = store.read_manifest(&manifest, file)?;
             Ok(bytes.map(|bytes| {
                 let found = Found::Manifest(manifest.clone(), bytes.clone());
                 ((manifest, bytes), Some(found))
@@ -435,3 +435,6 @@ fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(),
     let reserve = reserve.unwrap_or_else(|| (total / 100).min(LARGEST_RESERVE));
     if free > reserve.saturating_add(bytes) { Ok(()) } else { Err(store.is_full()) }
 }
+
+#[cfg(test)]
+mod tests;

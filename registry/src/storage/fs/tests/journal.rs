@@ -65,8 +65,8 @@ fn everything_is_done_again_in_its_order() {
     );
     assert_eq!(tagged(&found, "back"), Some(two));
     assert_eq!(found.deletion(&repository(), "back").unwrap(), None, "what was undone stays undone");
-    let one = found.find_manifest(&repository(), &Reference::Digest(one)).unwrap().unwrap();
-    assert!(found.read_manifest(&one).unwrap().is_some());
+    let (one, file) = found.open_manifest(&repository(), &Reference::Digest(one)).unwrap().unwrap();
+    assert!(found.read_manifest(&one, file).unwrap().is_some());
     assert!(found.open_blob(&repository(), &digest("three")).unwrap().is_some());
     assert!(found.open_blob(&repository(), &digest("four")).unwrap().is_none());
     assert!(found.durable.journal.is_empty());
