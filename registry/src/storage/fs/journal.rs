@@ -30,7 +30,7 @@ mod tests;
 
 use std::{
     fs::File,
-    io,
+    io::{self, BufReader},
     path::{Path, PathBuf},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -38,7 +38,7 @@ use std::{
 
 pub(super) use self::record::{Record, Step};
 use self::{
-    lane::{Lane, MOST, begin_both},
+    lane::{Lane, MOST, Records, begin_both},
     state::{Batch, Obstacle, State, Trust, again},
 };
 use super::{disk::Disk, locks::lock};
@@ -58,6 +58,35 @@ pub(super) struct Journal {
     checkpointing: Mutex<()>,
 }
 
+/// What a journal holds that is opened, in its order. No more than one record is in memory.
+#[derive(Debug)]
+pub(super) struct Left {
+    files: [Records<BufReader<File>>; 2],
+    folder: PathBuf,
+    first: Option<Vec<u8>>,
+}
+
+impl Left {
+    fn of(files: [Records<BufReader<File>>; 2], folder: PathBuf) -> Result<Self, Error> {
+        let mut this = Self { files, folder, first: None };
+        this.first = this.take()?;
+        Ok(this)
+    }
+
+    /// The next record.
+    pub(super) fn take(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        if self.first.is_some() {
+            return Ok(self.first.take());
+        }
+        for file in &mut self.files {
+            if let Some(record) = file.next().at("read", &self.folder)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// A change whose record is on the disk, and that has to be done now.
 #[derive(Debug)]
 pub(super) struct Applying<'a> {
@@ -67,14 +96,16 @@ pub(super) struct Applying<'a> {
 }
 
 impl Journal {
-    /// Opens what is in a folder below the root, and says which records it holds.
-    pub(super) fn open(disk: Disk, root: &Path, folder: PathBuf) -> Result<(Self, Vec<Vec<u8>>), Error> {
-        let mut lanes = [Lane::open(&disk, &folder.join("0"))?, Lane::open(&disk, &folder.join("1"))?];
-        let older = usize::from(lanes[1].0.number() < lanes[0].0.number());
-        let mut records = std::mem::take(&mut lanes[older].1);
-        records.append(&mut lanes[1 - older].1);
-        let mut lanes = lanes.map(|(lane, _)| lane);
-        let begun = if records.is_empty() {
+    /// Opens what is in a folder below the root, and what it holds. That has to be done again, and a checkpoint made, before
+    /// anything else is appended.
+    pub(super) fn open(disk: Disk, root: &Path, folder: PathBuf) -> Result<(Self, Left), Error> {
+        let (first, of_first) = Lane::open(&disk, &folder.join("0"))?;
+        let (second, of_second) = Lane::open(&disk, &folder.join("1"))?;
+        let is_in_order = first.number() <= second.number();
+        let files = if is_in_order { [of_first, of_second] } else { [of_second, of_first] };
+        let left = Left::of(files, folder.clone())?;
+        let mut lanes = [first, second];
+        let begun = if left.first.is_none() {
             // Behind a torn record others may lie whole, which the next one would make valid again. Who made the files
             // may have been cut short before it synced their names.
             begin_both(&disk, &mut lanes).and_then(|()| disk.sync_folder(&folder))
@@ -102,7 +133,7 @@ impl Journal {
             due: Condvar::new(),
             checkpointing: Mutex::default(),
         };
-        Ok((this, records))
+        Ok((this, left))
     }
 
     /// Changes wait for a checkpoint where one file has so many bytes; it begins at half of them.
@@ -110,8 +141,8 @@ impl Journal {
         self.state().most = bytes.min(MOST);
     }
 
-    /// Returns when the record is on the disk. What it says is to be done then. Refuses one that is longer than a file
-    /// may get: a start reads all that is there at once.
+    /// Returns when the record is on the disk. What it says is to be done then. Refuses one that is too long
+    /// for a start to have it in memory.
     pub(super) fn append(&self, record: Record) -> Result<Applying<'_>, Error> {
         let too_long =
             || io::Error::new(io::ErrorKind::InvalidInput, "a change is too large for the journal");

@@ -26,7 +26,7 @@ impl Durable {
             make_from_root(&disk, layout.root(), &folder)?;
         }
         empty(&layout.tmp())?;
-        let (journal, records) = Journal::open(disk.clone(), layout.root(), layout.journal())?;
+        let (journal, mut left) = Journal::open(disk.clone(), layout.root(), layout.journal())?;
         let journal = Arc::new(journal);
         let mut this = Self {
             disk,
@@ -37,11 +37,13 @@ impl Durable {
             keeper: None,
             filling: RwLock::default(),
         };
-        for record in &records {
-            this.replay(record)?;
+        let mut changes = 0_u64;
+        while let Some(record) = left.take()? {
+            this.replay(&record)?;
+            changes += 1;
         }
-        if !records.is_empty() {
-            tracing::info!(changes = records.len(), "what the journal held was done again");
+        if changes > 0 {
+            tracing::info!(changes, "what the journal held was done again");
             this.journal.checkpoint()?;
         }
         let journal = Arc::clone(&this.journal);

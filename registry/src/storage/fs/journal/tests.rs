@@ -29,8 +29,15 @@ impl Journal {
     }
 }
 
+impl Left {
+    pub(in super::super) fn all(mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.take().unwrap()).collect()
+    }
+}
+
 fn open(root: &Path, disk: &Disk) -> (Journal, Vec<Vec<u8>>) {
-    Journal::open(disk.clone(), root, root.join("journal")).unwrap()
+    let (journal, left) = Journal::open(disk.clone(), root, root.join("journal")).unwrap();
+    (journal, left.all())
 }
 
 fn record(name: &str) -> Record {
