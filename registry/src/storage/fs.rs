@@ -53,7 +53,14 @@ pub(crate) use self::{
     layout::VERSION as LAYOUT_VERSION,
     uploads::Upload,
 };
-use self::{disk::Disk, durable::Durable, feed::Feed, layout::Layout, listing::Listings, locks::Locks};
+use self::{
+    disk::Disk,
+    durable::Durable,
+    feed::Feed,
+    layout::Layout,
+    listing::{Listings, Steady},
+    locks::Locks,
+};
 use super::{
     Error, IoContext as _, OpenError, Sparse, Usage,
     busy::Busy,
@@ -81,6 +88,7 @@ pub(crate) struct Store {
     pub(super) busy: Busy,
     locks: Locks,
     listings: Listings,
+    steady: Steady,
     /// What was read; good until the repository's lock is taken.
     pub(super) cache: Arc<Cache>,
     damaged: AtomicU64,
@@ -129,6 +137,7 @@ impl Store {
             busy: Busy::default(),
             locks: Locks::default(),
             listings: Listings::default(),
+            steady: Steady::default(),
             cache: Arc::default(),
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
