@@ -108,14 +108,15 @@ impl Times {
 }
 
 impl Steady {
-    fn get(&self, folder: &Path, now: Times) -> Option<Arc<Sorted>> {
-        let folders = lock(&self.0);
-        folders.get(folder).filter(|(then, _)| *then == now).map(|(_, sorted)| Arc::clone(sorted))
+    /// None where it is not known, or is not what it was.
+    fn get(&self, folder: &Path) -> Result<Option<Arc<Sorted>>, Error> {
+        let Some((then, sorted)) = lock(&self.0).get(folder).cloned() else { return Ok(None) };
+        Ok((Times::of(folder)? == Some(then)).then_some(sorted))
     }
 
     #[cfg(test)]
     pub(super) fn knows(&self, folder: &Path) -> bool {
-        Times::of(folder).unwrap().is_some_and(|now| self.get(folder, now).is_some())
+        self.get(folder).unwrap().is_some()
     }
 
     fn keep(&self, folder: &Path, times: Times, sorted: Sorted) {
@@ -139,17 +140,24 @@ impl Store {
         n: usize,
         expand: impl Fn(String, &mut Vec<String>),
     ) -> Result<Page, Error> {
-        let Some(times) = Times::of(folder)? else { return Ok(Page::default()) };
-        if let Some(sorted) = self.steady.get(folder, times) {
+        let read = || {
+            let mut names = Vec::new();
+            for name in folder::entries(folder)? {
+                expand(name.at("list", folder)?, &mut names);
+            }
+            names.sort_unstable();
+            Ok::<_, Error>(names)
+        };
+        if let Some(sorted) = self.steady.get(folder)? {
             return sorted.page(last, n, &BTreeMap::new()).at("read", folder);
         }
-        let are_settled = times.are_settled(SystemTime::now());
-        let mut names = Vec::new();
-        for name in folder::entries(folder)? {
-            expand(name.at("list", folder)?, &mut names);
-        }
-        names.sort_unstable();
-        if are_settled && names.len() >= LARGE {
+        let mut names = read()?;
+        // Most folders are small, so that looking at their times would be in vain. What is kept is read after that.
+        if names.len() >= LARGE
+            && let Some(times) = Times::of(folder)?
+            && times.are_settled(SystemTime::now())
+        {
+            names = read()?;
             match Sorted::of(&names, &self.durable.tmp_name()) {
                 Ok(sorted) => self.steady.keep(folder, times, sorted),
                 Err(error) => tracing::warn!(%error, "names can't be kept in order"),

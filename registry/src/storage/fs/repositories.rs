@@ -1,5 +1,6 @@
 //! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the
-//! folders on the way to it, of which large ones are kept in order.
+//! folders on the way to it, of which large ones are kept in order; for who may see few of them also a look at each one
+//! between.
 
 use std::sync::atomic::Ordering;
 
