@@ -242,7 +242,7 @@ async fn dispatch(
             manifests::check(storage, name, reference, headers).await
         }
         (Operation::PullManifest, Route::Manifest(name, reference)) => {
-            manifests::pull(storage, name, reference, headers).await
+            manifests::pull(storage, name, reference, headers, files).await
         }
         (Operation::PushManifest, Route::Manifest(name, reference)) => {
             let memory = api.changes.manifest(&who);

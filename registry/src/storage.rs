@@ -331,14 +331,17 @@ impl Storage {
     }
 
     /// A manifest and its bytes, which match its digest.
-    pub(crate) async fn read_manifest(
+    pub(crate) async fn open_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
-    ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
+    ) -> Result<Option<(StoredManifest, Blob)>, Error> {
         match &self.backend {
-            Backend::Files(files) => files.read_manifest(repository, reference).await,
-            Backend::Objects(objects) => objects.read_manifest(repository, reference).await,
+            Backend::Files(files) => files.open_manifest(repository, reference).await,
+            Backend::Objects(objects) => {
+                let read = objects.read_manifest(repository, reference).await?;
+                Ok(read.map(|(manifest, bytes)| (manifest, Blob::held(bytes))))
+            }
         }
     }
 

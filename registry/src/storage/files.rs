@@ -249,25 +249,30 @@ impl Files {
         self.run(move |store| store.find_manifest(&repository, &reference)).await
     }
 
-    /// A manifest and its bytes, which match its digest.
-    pub(super) async fn read_manifest(
+    /// A manifest, and its content to be read. One that is too large to be kept in memory is compared with its digest while
+    /// it is sent, as blobs are.
+    pub(super) async fn open_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
-    ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
+    ) -> Result<Option<(StoredManifest, Blob)>, Error> {
         let ticket = self.ticket(&repository);
         let key = Key { repository, subject: reference.clone().into() };
         if let Some(Found::Manifest(manifest, bytes)) = self.known(&key, ticket) {
-            return Ok(Some((manifest, bytes)));
+            return Ok(Some((manifest, Blob::held(bytes))));
         }
         self.learn(key, ticket, move |store, repository| {
             let Some((manifest, file)) = store.open_manifest(repository, &reference)? else {
                 return Ok(None);
             };
+            if manifest.size > cache::LARGEST {
+                let file = OpenFile::new(file, manifest.digest.clone(), store).at("look at", "a manifest")?;
+                return Ok(Some(((manifest, Blob::file(Arc::new(file))), None)));
+            }
             let bytes = store.read_manifest(&manifest, file)?;
             Ok(bytes.map(|bytes| {
                 let found = Found::Manifest(manifest.clone(), bytes.clone());
-                ((manifest, bytes), Some(found))
+                ((manifest, Blob::held(bytes)), Some(found))
             }))
         })
         .await

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt as _;
 use oci::{Tag, manifest};
 use tempfile::TempDir;
 use tokio::{sync::Barrier, task::JoinSet};
@@ -56,11 +57,10 @@ async fn delete(files: &Files, digest: &Digest, stays: fn(&Tag) -> bool) -> Dele
 
 /// Bytes and all.
 async fn read(files: &Files, reference: &str) -> Option<Digest> {
-    let read = files.read_manifest(repository(), reference.parse().unwrap()).await.unwrap();
-    read.map(|(manifest, bytes)| {
-        assert_eq!(Digest::of(Algorithm::Sha256, &bytes), manifest.digest);
-        manifest.digest
-    })
+    let (manifest, blob) = files.open_manifest(repository(), reference.parse().unwrap()).await.unwrap()?;
+    let bytes = blob.into_body(0, manifest.size, None).collect().await.unwrap().to_bytes();
+    assert_eq!(Digest::of(Algorithm::Sha256, &bytes), manifest.digest);
+    Some(manifest.digest)
 }
 
 const TAGS: [&str; 4] = ["a", "b", "c", "d"];
