@@ -20,7 +20,8 @@
 //!   taken until a checkpoint has begun both files anew, so that a change that failed is done later only if nothing
 //!   came after it.
 //! - When a checkpoint can't sync, the system may have dropped what it could not write, and says so once. Nothing is
-//!   taken any more then; the next start does everything again.
+//!   taken any more then; the next start does everything again. It is the same where a start has no room for what it has to
+//!   do again. Nothing is collected then, for what is in the journal alone may be what keeps something.
 
 mod lane;
 mod record;
@@ -209,6 +210,19 @@ impl Journal {
     /// False where nothing is taken until the next start.
     pub(super) fn is_taking(&self) -> bool {
         !matches!(self.state().trust, Trust::Lost(_))
+    }
+
+    /// The same as an error.
+    pub(super) fn must_take(&self) -> Result<(), Error> {
+        match &self.state().trust {
+            Trust::Lost(error) => Err(again(error)).at("write to", &self.folder),
+            Trust::Good | Trust::Doubtful(_) => Ok(()),
+        }
+    }
+
+    /// Takes nothing until the next start, which finds what is there now.
+    pub(super) fn lose(&self, error: io::Error) {
+        self.state().trust = Trust::Lost(error);
     }
 
     pub(super) fn close(&self) {
