@@ -252,7 +252,7 @@ async fn dispatch(
             manifests::delete(storage, &caller, (name, reference), headers).await
         }
         (Operation::StartUpload, Route::Uploads(name)) => {
-            uploads::start(storage, caller, name, &query, headers, body).await
+            uploads::start(storage, (caller, &who), name, &query, headers, body).await
         }
         (Operation::CheckUpload, Route::Upload(name, id)) => uploads::check(storage, name, &id).await,
         (Operation::AppendUpload, Route::Upload(name, id)) => {

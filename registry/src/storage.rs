@@ -221,13 +221,15 @@ impl Storage {
         }
     }
 
-    pub(crate) async fn create_upload(
+    /// Begins a session for somebody, who gets half of all that there may be at most.
+    pub(crate) async fn begin_upload(
         &self,
+        owner: Arc<str>,
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
         match &self.backend {
-            Backend::Files(files) => files.create_upload(repository, algorithm).await,
+            Backend::Files(files) => files.begin_upload(owner, repository, algorithm).await,
             Backend::Objects(objects) => objects.create_upload(repository, algorithm).await,
         }
     }

@@ -163,15 +163,16 @@ impl Files {
         self.run(move |store| store.delete_blob(&repository, &digest)).await
     }
 
-    pub(super) async fn create_upload(
+    pub(super) async fn begin_upload(
         &self,
+        owner: Arc<str>,
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
         let reserve = self.1.reserve;
         self.run(move |store| {
             check_room(store, reserve, 0)?;
-            store.create_upload(repository, algorithm)
+            store.begin_upload(&owner, repository, algorithm)
         })
         .await
     }
