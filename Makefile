@@ -74,6 +74,7 @@ bench: rust ## The registry's speed beside others' on this machine; as root on D
 	$(CARGO) build --release --locked -p registry
 	@python3 registry/bench/bench.py $${CARGO_TARGET_DIR:-target}/release/berth-registry $(BENCH)
 	$(CARGO) bench --quiet --locked -p registry --bench decision
+	$(CARGO) test --release --quiet --locked -p registry --lib costs:: -- --ignored --nocapture --test-threads 1
 
 .PHONY: bench-cluster
 bench-cluster: cluster deploy ## How soon a change of one Repository among many is in force, and what the operator asks while nothing changes

@@ -242,7 +242,7 @@ async fn dispatch(
             manifests::check(storage, name, reference, headers).await
         }
         (Operation::PullManifest, Route::Manifest(name, reference)) => {
-            manifests::pull(storage, name, reference, headers).await
+            manifests::pull(storage, name, reference, headers, files).await
         }
         (Operation::PushManifest, Route::Manifest(name, reference)) => {
             let memory = api.changes.manifest(&who);
@@ -252,7 +252,7 @@ async fn dispatch(
             manifests::delete(storage, &caller, (name, reference), headers).await
         }
         (Operation::StartUpload, Route::Uploads(name)) => {
-            uploads::start(storage, caller, name, &query, headers, body).await
+            uploads::start(storage, (caller, &who), name, &query, headers, body).await
         }
         (Operation::CheckUpload, Route::Upload(name, id)) => uploads::check(storage, name, &id).await,
         (Operation::AppendUpload, Route::Upload(name, id)) => {

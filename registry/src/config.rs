@@ -172,6 +172,10 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_ALLOW_SPARSE", value_enum, value_name = "WHAT", default_value_t)]
     allow_sparse: Sparse,
 
+    /// Bytes of the journal at which changes wait for it to be begun anew: for tests.
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_bytes)]
+    journal_bytes: Option<u64>,
+
     /// Connections at once; more clients wait. Where it gets full, connections without a request under way end first.
     #[arg(long, env = "BERTH_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096)]
     max_connections: usize,
@@ -278,6 +282,7 @@ impl TryFrom<ServeArgs> for Config {
             max_blob_size,
             disk_reserve,
             allow_sparse,
+            journal_bytes,
             max_connections,
             max_connections_per_address,
             patience_seconds,
@@ -314,6 +319,7 @@ impl TryFrom<ServeArgs> for Config {
                 reserve: disk_reserve,
                 largest_blob: max_blob_size,
                 sparse: allow_sparse,
+                journal: journal_bytes,
             },
             connections: crate::serve::ConnectionLimits {
                 connections: max_connections,

@@ -202,7 +202,7 @@ impl Error {
             Self::TooManyAttempts(_)
             | Self::Busy
             | Self::TooManyFollowers
-            | Self::Storage(storage::Error::TooManyUploads(_)) => {
+            | Self::Storage(storage::Error::TooManyUploads(_) | storage::Error::TooManyOwnUploads(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
             }
             // Most clients try again by themselves.
@@ -226,7 +226,7 @@ impl Error {
             Self::Storage(error @ storage::Error::LargerThanDisk) => {
                 vec![ErrorItem::new(code, error.to_string())]
             }
-            Self::Storage(storage::Error::TooManyUploads(_)) => {
+            Self::Storage(storage::Error::TooManyUploads(_) | storage::Error::TooManyOwnUploads(_)) => {
                 vec![ErrorItem::new(code, format!("{self}: finish or cancel some, or try again later"))]
             }
             Self::Storage(error @ storage::Error::UploadsOverQuota { .. }) => {
@@ -316,6 +316,7 @@ mod tests {
     #[case::busy(Error::Busy, "5")]
     #[case::followers(Error::TooManyFollowers, "5")]
     #[case::uploads(Error::Storage(storage::Error::TooManyUploads(10_000)), "5")]
+    #[case::own_uploads(Error::Storage(storage::Error::TooManyOwnUploads(5000)), "5")]
     fn p34_who_should_come_back_is_told_when(#[case] error: Error, #[case] after: &str) {
         let response = error.respond("1");
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);

@@ -92,6 +92,8 @@ pub(crate) struct Limits {
     pub(crate) largest_blob: Option<u64>,
     /// What may be pushed although some of it is missing.
     pub(crate) sparse: Sparse,
+    /// Bytes of the journal at which changes wait for it to be begun anew, where that is sooner than usual.
+    pub(crate) journal: Option<u64>,
 }
 
 impl Upload {
@@ -219,13 +221,15 @@ impl Storage {
         }
     }
 
-    pub(crate) async fn create_upload(
+    /// Begins a session for somebody, who gets half of all that there may be at most.
+    pub(crate) async fn begin_upload(
         &self,
+        owner: Arc<str>,
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
         match &self.backend {
-            Backend::Files(files) => files.create_upload(repository, algorithm).await,
+            Backend::Files(files) => files.begin_upload(owner, repository, algorithm).await,
             Backend::Objects(objects) => objects.create_upload(repository, algorithm).await,
         }
     }
@@ -329,14 +333,17 @@ impl Storage {
     }
 
     /// A manifest and its bytes, which match its digest.
-    pub(crate) async fn read_manifest(
+    pub(crate) async fn open_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
-    ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
+    ) -> Result<Option<(StoredManifest, Blob)>, Error> {
         match &self.backend {
-            Backend::Files(files) => files.read_manifest(repository, reference).await,
-            Backend::Objects(objects) => objects.read_manifest(repository, reference).await,
+            Backend::Files(files) => files.open_manifest(repository, reference).await,
+            Backend::Objects(objects) => {
+                let read = objects.read_manifest(repository, reference).await?;
+                Ok(read.map(|(manifest, bytes)| (manifest, Blob::held(bytes))))
+            }
         }
     }
 

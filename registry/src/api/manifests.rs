@@ -24,6 +24,7 @@ use super::{
 use crate::{
     access::Caller,
     error::Error,
+    sendfile::FileQueue,
     storage::{Deleted, NewTag, Put, Storage, StoredManifest},
 };
 
@@ -42,7 +43,7 @@ pub(super) async fn check(
 ) -> Result<Response, Error> {
     let found = storage.find_manifest(name, reference.clone()).await?;
     let manifest = found.ok_or_else(|| Error::ManifestUnknown(reference.to_string()))?;
-    Ok(content(manifest, headers, Body::empty()))
+    Ok(content(manifest, headers, Body::empty))
 }
 
 pub(super) async fn pull(
@@ -50,13 +51,15 @@ pub(super) async fn pull(
     name: RepoName,
     reference: Reference,
     headers: &HeaderMap,
+    files: Option<FileQueue>,
 ) -> Result<Response, Error> {
-    let found = storage.read_manifest(name, reference.clone()).await?;
+    let found = storage.open_manifest(name, reference.clone()).await?;
     let (manifest, bytes) = found.ok_or_else(|| Error::ManifestUnknown(reference.to_string()))?;
-    Ok(content(manifest, headers, bytes.into()))
+    let size = manifest.size;
+    Ok(content(manifest, headers, || bytes.into_body(0, size, files)))
 }
 
-fn content(manifest: StoredManifest, headers: &HeaderMap, body: Body) -> Response {
+fn content(manifest: StoredManifest, headers: &HeaderMap, body: impl FnOnce() -> Body) -> Response {
     let StoredManifest { digest, media_type, size } = manifest;
     if client_has(headers, &digest) {
         return not_modified(&digest);
@@ -67,7 +70,7 @@ fn content(manifest: StoredManifest, headers: &HeaderMap, body: Body) -> Respons
         (header::ETAG, etag(&digest)),
         (DOCKER_CONTENT_DIGEST, digest.to_string()),
     ];
-    (headers, body).into_response()
+    (headers, body()).into_response()
 }
 
 pub(super) async fn push(

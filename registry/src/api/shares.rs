@@ -27,6 +27,14 @@ impl Who {
     pub(super) fn of(login: Option<Arc<str>>, peer: IpAddr) -> Self {
         login.map_or_else(|| Self::Address(channel::tls::network(peer)), Self::Login)
     }
+
+    /// Nobody else's.
+    pub(super) fn name(&self) -> Arc<str> {
+        match self {
+            Self::Login(login) => format!("login {login}").into(),
+            Self::Address(address) => format!("address {address}").into(),
+        }
+    }
 }
 
 /// All there is of something.

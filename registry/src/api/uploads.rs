@@ -7,7 +7,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use oci::{Algorithm, ContentRange, Digest, RepoName};
 
-use super::{DOCKER_CONTENT_DIGEST, query::Query};
+use super::{DOCKER_CONTENT_DIGEST, query::Query, shares::Who};
 use crate::{
     access::{Action, Caller},
     error::Error,
@@ -19,7 +19,7 @@ const WORTH_ASKING: u64 = 1 << 20;
 
 pub(super) async fn start(
     storage: &Storage,
-    caller: Caller,
+    (caller, who): (Caller, &Who),
     name: RepoName,
     query: &Query,
     headers: &HeaderMap,
@@ -31,13 +31,13 @@ pub(super) async fn start(
             return Ok(created(&name, &digest));
         }
     } else if let Some(digest) = query.get("digest") {
-        return push_at_once(storage, name, parse_digest(digest)?, headers, body).await;
+        return push_at_once(storage, who, name, parse_digest(digest)?, headers, body).await;
     }
     let algorithm = match query.get("digest-algorithm") {
         None => Algorithm::default(),
         Some(algorithm) => algorithm.parse().map_err(|error| Error::Digest(format!("{error}")))?,
     };
-    let id = storage.create_upload(name.clone(), algorithm).await?;
+    let id = storage.begin_upload(who.name(), name.clone(), algorithm).await?;
     Ok(session(StatusCode::ACCEPTED, &name, id, 0))
 }
 
@@ -63,12 +63,13 @@ async fn mount(
 
 async fn push_at_once(
     storage: &Storage,
+    who: &Who,
     name: RepoName,
     digest: Digest,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Error> {
-    let id = storage.create_upload(name.clone(), digest.algorithm()).await?;
+    let id = storage.begin_upload(who.name(), name.clone(), digest.algorithm()).await?;
     let pushed = receive_last(storage, &name, id, &digest, headers, body).await;
     if pushed.is_err() {
         // Nobody knows of this session, so nobody could go on with it.

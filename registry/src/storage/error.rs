@@ -22,6 +22,8 @@ pub(crate) enum Error {
     UploadsOverQuota { path: String, most: u64 },
     #[error("there are {0} uploads under way, and no more are begun")]
     TooManyUploads(usize),
+    #[error("{0} uploads of this login or address are under way, and no more are begun")]
+    TooManyOwnUploads(usize),
     #[error("failed to {action} {key} in the bucket: {source}")]
     Object { action: &'static str, key: String, source: Box<object_store::Error> },
     #[error("{key} was changed by others again and again")]

@@ -34,7 +34,8 @@ pub(super) const LARGEST_RESERVE: u64 = 1 << 30;
 impl Files {
     /// Opens a root, making it where it is empty.
     pub(super) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(fs::Store::open(root)?.taking(limits.sparse)), limits))
+        let store = fs::Store::open(root)?.taking(limits.sparse).with_journal_of(limits.journal);
+        Ok(Self(Arc::new(store), limits))
     }
 
     /// Whether there is room for so many bytes more.
@@ -164,15 +165,16 @@ impl Files {
         self.run(move |store| store.delete_blob(&repository, &digest)).await
     }
 
-    pub(super) async fn create_upload(
+    pub(super) async fn begin_upload(
         &self,
+        owner: Arc<str>,
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
         let reserve = self.1.reserve;
         self.run(move |store| {
             check_room(store, reserve, 0)?;
-            store.create_upload(repository, algorithm)
+            store.begin_upload(&owner, repository, algorithm)
         })
         .await
     }
@@ -250,25 +252,30 @@ impl Files {
         self.run(move |store| store.find_manifest(&repository, &reference)).await
     }
 
-    /// A manifest and its bytes, which match its digest.
-    pub(super) async fn read_manifest(
+    /// A manifest, and its content to be read. One that is too large to be kept in memory is compared with its digest while
+    /// it is sent, as blobs are.
+    pub(super) async fn open_manifest(
         &self,
         repository: RepoName,
         reference: Reference,
-    ) -> Result<Option<(StoredManifest, Bytes)>, Error> {
+    ) -> Result<Option<(StoredManifest, Blob)>, Error> {
         let ticket = self.ticket(&repository);
         let key = Key { repository, subject: reference.clone().into() };
         if let Some(Found::Manifest(manifest, bytes)) = self.known(&key, ticket) {
-            return Ok(Some((manifest, bytes)));
+            return Ok(Some((manifest, Blob::held(bytes))));
         }
         self.learn(key, ticket, move |store, repository| {
-            let Some(manifest) = store.find_manifest(repository, &reference)? else {
+            let Some((manifest, file)) = store.open_manifest(repository, &reference)? else {
                 return Ok(None);
             };
-            let bytes = store.read_manifest(&manifest)?;
+            if manifest.size > cache::LARGEST {
+                let file = OpenFile::new(file, manifest.digest.clone(), store).at("look at", "a manifest")?;
+                return Ok(Some(((manifest, Blob::file(Arc::new(file))), None)));
+            }
+            let bytes = store.read_manifest(&manifest, file)?;
             Ok(bytes.map(|bytes| {
                 let found = Found::Manifest(manifest.clone(), bytes.clone());
-                ((manifest, bytes), Some(found))
+                ((manifest, Blob::held(bytes)), Some(found))
             }))
         })
         .await
@@ -446,3 +453,6 @@ fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(),
     let reserve = reserve.unwrap_or_else(|| (total / 100).min(LARGEST_RESERVE));
     if free > reserve.saturating_add(bytes) { Ok(()) } else { Err(store.is_full()) }
 }
+
+#[cfg(test)]
+mod tests;

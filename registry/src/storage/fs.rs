@@ -53,7 +53,14 @@ pub(crate) use self::{
     layout::VERSION as LAYOUT_VERSION,
     uploads::Upload,
 };
-use self::{disk::Disk, durable::Durable, feed::Feed, layout::Layout, listing::Listings, locks::Locks};
+use self::{
+    disk::Disk,
+    durable::Durable,
+    feed::Feed,
+    layout::Layout,
+    listing::{Listings, Steady},
+    locks::Locks,
+};
 use super::{
     Error, IoContext as _, OpenError, Sparse, Usage,
     busy::Busy,
@@ -81,6 +88,7 @@ pub(crate) struct Store {
     pub(super) busy: Busy,
     locks: Locks,
     listings: Listings,
+    steady: Steady,
     /// What was read; good until the repository's lock is taken.
     pub(super) cache: Arc<Cache>,
     damaged: AtomicU64,
@@ -129,6 +137,7 @@ impl Store {
             busy: Busy::default(),
             locks: Locks::default(),
             listings: Listings::default(),
+            steady: Steady::default(),
             cache: Arc::default(),
             damaged: AtomicU64::default(),
             changes: AtomicU64::default(),
@@ -148,6 +157,14 @@ impl Store {
     /// Takes manifests although something that they need is missing.
     pub(crate) fn taking(self, sparse: Sparse) -> Self {
         Self { sparse, ..self }
+    }
+
+    /// Begins the journal anew when it has so many bytes, where that is sooner than usual.
+    pub(crate) fn with_journal_of(self, bytes: Option<u64>) -> Self {
+        if let Some(bytes) = bytes {
+            self.durable.journal.limit(bytes);
+        }
+        self
     }
 
     pub(crate) fn load_policy(&self) -> Result<Option<Vec<u8>>, Error> {

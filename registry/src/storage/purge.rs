@@ -155,7 +155,7 @@ mod tests {
     use crate::storage::{Finished, Limits};
 
     async fn push(storage: &Storage, name: &RepoName, content: &'static str) {
-        let id = storage.create_upload(name.clone(), Algorithm::Sha256).await.unwrap();
+        let id = storage.begin_upload("owner".into(), name.clone(), Algorithm::Sha256).await.unwrap();
         let upload = storage.open_upload(name.clone(), id).await.unwrap();
         let mut body = futures::stream::iter([Ok::<_, Infallible>(Bytes::from(content))]);
         let (upload, _) = storage.receive(upload, &mut body).await.unwrap();

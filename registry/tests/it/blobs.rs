@@ -1,7 +1,8 @@
 //! Pulling and deleting blobs: points 15 to 18a.
 
 use http::{Method, StatusCode};
-use oci::ErrorCode;
+use oci::{ErrorCode, manifest::INDEX};
+use serde_json::json;
 
 use crate::{
     image::{image, noise, sha256},
@@ -109,6 +110,22 @@ async fn p18_a_manifest_that_was_changed_is_never_served() {
     refused.expect_error(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown);
     client.push_image("a", "v1", "layer").await;
     client.get("/v2/a/manifests/v1").await.expect(StatusCode::OK);
+
+    // One that may be compared while it is sent.
+    let pad = "x".repeat(100_000);
+    let large = json!({"schemaVersion": 2, "manifests": [], "annotations": {"pad": pad}}).to_string();
+    let push = async || client.put("/v2/a/manifests/v2", &[("content-type", INDEX)], large.clone()).await;
+    push().await.expect(StatusCode::CREATED);
+    server.damage(&sha256(large.as_bytes()), |content| {
+        String::from_utf8(content).unwrap().replace("schemaVersion", "schemaversion").into()
+    });
+    if let Ok(answer) = client.try_send(Method::GET, "/v2/a/manifests/v2", &[], "").await {
+        answer.expect(StatusCode::NOT_FOUND);
+    }
+    let refused = client.get("/v2/a/manifests/v2").await;
+    refused.expect_error(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown);
+    push().await.expect(StatusCode::CREATED);
+    assert_eq!(client.get("/v2/a/manifests/v2").await.expect(StatusCode::OK).body, large);
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use oci::manifest;
+use rstest::rstest;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -14,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    client::Client,
     image::{noise, sha256},
     policy_file::Standalone,
     server::Server,
@@ -62,13 +66,28 @@ async fn p37_an_answer_that_nobody_takes_ends_its_http2_connection() {
     assert_eq!(taken.into_body().collect().await.unwrap().to_bytes(), content);
 }
 
+/// Pushes something large; where it is, and what.
+async fn push_large(client: &Client, is_manifest: bool) -> (String, Bytes) {
+    if is_manifest {
+        let pad = "x".repeat(1 << 20);
+        let manifest = json!({"schemaVersion": 2, "manifests": [], "annotations": {"pad": pad}}).to_string();
+        let headers = [("content-type", manifest::INDEX)];
+        client.put("/v2/a/manifests/large", &headers, manifest.clone()).await.expect(StatusCode::CREATED);
+        return ("/v2/a/manifests/large".to_owned(), manifest.into());
+    }
+    let content = noise(38, 1 << 20);
+    (format!("/v2/a/blobs/{}", client.push_blob("a", content.clone()).await), content)
+}
+
+#[rstest]
+#[case::blobs(false)]
+#[case::manifests(true)]
 #[tokio::test]
-async fn p37_answers_that_nobody_takes_fill_no_memory() {
+async fn p37_answers_that_nobody_takes_fill_no_memory(#[case] are_manifests: bool) {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(root.path());
     let client = server.client();
-    let content = noise(38, 1 << 20);
-    let path = format!("/v2/a/blobs/{}", client.push_blob("a", content.clone()).await);
+    let (path, content) = push_large(&client, are_manifests).await;
     client.get(&path).await.expect(StatusCode::OK);
     let (mut held, mut most) = (Vec::new(), 0);
     for _ in 0..50 {

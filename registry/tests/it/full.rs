@@ -1,6 +1,10 @@
 //! A disk that is really full: point 34.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use http::{Method, StatusCode};
 use oci::ErrorCode;
@@ -77,6 +81,93 @@ async fn p34_a_full_disk_refuses_writes_with_a_sentence_and_goes_on_reading() {
     client.send(Method::DELETE, &session, &[], "").await.expect(StatusCode::NO_CONTENT);
     client.put_manifest("a", "v2", &manifest).await.expect(StatusCode::CREATED);
     client.push_image("b", "v1", "another").await;
+}
+
+/// A small file system over a folder, also while no server runs on it.
+struct SmallDisk {
+    holder: Child,
+    root: PathBuf,
+}
+
+impl SmallDisk {
+    fn new(root: &Path) -> Self {
+        let mut command = small_disk(root);
+        command.args(["sh", "-c", "echo mounted && exec sleep 1000"]).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        Self { holder, root: root.to_owned() }
+    }
+
+    /// Where it is for who is outside.
+    fn at(&self, path: &str) -> PathBuf {
+        let root = self.root.strip_prefix("/").unwrap();
+        PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(root).join(path)
+    }
+
+    fn serve(&self) -> Server {
+        let mut command = Command::new("nsenter");
+        if !is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg("--mount").args(["--target", &self.holder.id().to_string()]);
+        let program = berth_registry();
+        command.arg(program.get_program()).args(program.get_args());
+        command.args(["--health-listen", "127.0.0.1:0"]);
+        Server::launch(command, &self.root)
+    }
+
+    /// Takes all the room that there is.
+    fn fill(&self, path: &str) {
+        let mut file = std::fs::File::create(self.at(path)).unwrap();
+        while file.write_all(&[7; 1000]).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        self.holder.kill().unwrap();
+        self.holder.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn p34_a_start_on_a_full_disk_serves_what_is_there_and_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    if !small_disk(root.path()).arg("true").status().is_ok_and(|status| status.success()) {
+        return skip("a small file system can't be mounted: be root, or allow namespaces of users");
+    }
+    let disk = SmallDisk::new(root.path());
+    let server = disk.serve();
+    for tag in ["v1", "v2"] {
+        server.client().push_image("a", tag, tag).await;
+    }
+    server.kill();
+    // As a failure of the power may leave it: what is in the journal is nowhere else.
+    std::fs::remove_file(disk.at("repositories/a/_tags/v2")).unwrap();
+    // A start empties this, which would make room.
+    std::fs::remove_dir_all(disk.at("tmp")).unwrap();
+    std::fs::create_dir(disk.at("tmp")).unwrap();
+    disk.fill("quarantine/filler");
+
+    let server = disk.serve();
+    let client = server.client();
+    client.get("/v2/a/manifests/v1").await.expect(StatusCode::OK);
+    client.get(&format!("/v2/a/blobs/{}", sha256(b"v2"))).await.expect(StatusCode::OK);
+    client.get("/v2/a/manifests/v2").await.expect(StatusCode::NOT_FOUND);
+    std::fs::remove_file(disk.at("quarantine/filler")).unwrap();
+    let refused = client.delete("/v2/a/manifests/v1").await;
+    refused.expect_error(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
+    let metrics = server.health().get("/metrics").await.expect(StatusCode::OK).body;
+    assert!(String::from_utf8_lossy(&metrics).contains("berth_registry_read_only 1"));
+    server.kill();
+
+    let server = disk.serve();
+    for tag in ["v1", "v2"] {
+        server.client().get(&format!("/v2/a/manifests/{tag}")).await.expect(StatusCode::OK);
+    }
+    server.client().push_image("a", "v3", "v3").await;
 }
 
 #[tokio::test]

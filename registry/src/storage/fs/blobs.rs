@@ -18,6 +18,14 @@ use crate::storage::{Deleted, Error, IoContext as _};
 /// That a blob was looked at is written down once in so long.
 const TOUCH_AFTER: Duration = Duration::from_secs(60);
 
+/// What lies where content should be that somebody has.
+pub(super) enum Content<T> {
+    There(T),
+    /// Of another length.
+    Wrong(Metadata),
+    Lost,
+}
+
 impl Store {
     /// Size of a blob for a client that may count on it from now on: that one was looked at keeps it from collection.
     pub(crate) fn check_blob(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
@@ -38,18 +46,22 @@ impl Store {
 
     /// Size of a blob that the repository has and that is there.
     pub(crate) fn blob_size(&self, repository: &RepoName, digest: &Digest) -> Result<Option<u64>, Error> {
-        match self.unless_damaged(self.marked_size(repository, digest))? {
-            Some(size) => self.content_length(digest, size),
-            None => Ok(None),
-        }
+        let nothing_goes = self.locks.see(repository);
+        let Some(size) = self.unless_damaged(self.marked_size(repository, digest))? else {
+            return Ok(None);
+        };
+        let content = self.content_length(digest, size)?;
+        drop(nothing_goes);
+        Ok(self.unless_wrong(digest, size, content))
     }
 
-    /// The length of content that must be this long; none where it is lost or cut short.
-    pub(super) fn content_length(&self, digest: &Digest, size: u64) -> Result<Option<u64>, Error> {
+    /// The length of content that must be this long.
+    pub(super) fn content_length(&self, digest: &Digest, size: u64) -> Result<Content<u64>, Error> {
         let content = self.layout.content(digest);
         match fs::metadata(&content) {
-            Ok(found) => Ok(self.is_whole(digest, size, &found).then_some(size)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.lost(digest)),
+            Ok(found) if found.len() == size => Ok(Content::There(size)),
+            Ok(found) => Ok(Content::Wrong(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::Lost),
             Err(error) => Err(error).at("look at", &content),
         }
     }
@@ -59,21 +71,24 @@ impl Store {
         repository: &RepoName,
         digest: &Digest,
     ) -> Result<Option<(File, u64)>, Error> {
+        let nothing_goes = self.locks.see(repository);
         let Some(size) = self.unless_damaged(self.marked_size(repository, digest))? else {
             return Ok(None);
         };
-        Ok(self.open_content(digest, size)?.map(|file| (file, size)))
+        let content = self.open_content(digest, size)?;
+        drop(nothing_goes);
+        Ok(self.unless_wrong(digest, size, content).map(|file| (file, size)))
     }
 
-    /// Opens content that must be this long; none where it is lost or cut short.
-    pub(super) fn open_content(&self, digest: &Digest, size: u64) -> Result<Option<File>, Error> {
+    /// Opens content that must be this long.
+    pub(super) fn open_content(&self, digest: &Digest, size: u64) -> Result<Content<File>, Error> {
         let content = self.layout.content(digest);
         match File::open(&content) {
             Ok(file) => {
                 let found = file.metadata().at("look at", &content)?;
-                Ok(self.is_whole(digest, size, &found).then_some(file))
+                Ok(if found.len() == size { Content::There(file) } else { Content::Wrong(found) })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.lost(digest)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::Lost),
             Err(error) => Err(error).at("open", &content),
         }
     }
@@ -111,11 +126,18 @@ impl Store {
 
     /// Takes the blob from the repository, for who holds both locks.
     pub(super) fn remove_blob(&self, repository: &RepoName, digest: &Digest) -> Result<(), Error> {
-        self.durable.remove(&self.layout.repository(repository).blob(digest))?;
+        self.remove_mark(repository, digest)?;
         if self.record(repository, digest)?.is_none() {
             self.durable.forget(&self.layout.holder(digest, repository))?;
         }
         Ok(())
+    }
+
+    /// Takes the blob from the repository, but not from the content's holders.
+    pub(super) fn remove_mark(&self, repository: &RepoName, digest: &Digest) -> Result<(), Error> {
+        let mut change = self.durable.change();
+        change.remove(&self.layout.repository(repository).blob(digest))?;
+        change.commit_with(|| self.locks.hide(repository)).map(drop)
     }
 
     /// Says that the repository has a blob, among the content's holders too.
@@ -149,18 +171,26 @@ impl Store {
         ignoring_damage(found)
     }
 
-    fn is_whole(&self, digest: &Digest, size: u64, found: &Metadata) -> bool {
-        if found.len() == size {
-            return true;
+    /// What was found of content that must be this long; none where it is lost or cut short. Takes a place, and so not for
+    /// who keeps anything from going.
+    pub(super) fn unless_wrong<T>(&self, digest: &Digest, size: u64, content: Content<T>) -> Option<T> {
+        match content {
+            Content::There(found) => return Some(found),
+            Content::Lost => {
+                self.count_damage();
+                tracing::error!(%digest, "content that a repository has is lost");
+            }
+            Content::Wrong(found) => {
+                tracing::error!(%digest, size, length = found.len(), "content has the wrong length");
+                if self.matches(digest, &found) {
+                    // Others may have the right size, and the next push of this one brings it.
+                    self.count_damage();
+                } else {
+                    let _ = self.quarantine(digest, &found);
+                }
+            }
         }
-        tracing::error!(%digest, size, length = found.len(), "content has the wrong length");
-        if self.matches(digest, found) {
-            // Others may have the right size, and the next push of this one brings it.
-            self.count_damage();
-        } else {
-            let _ = self.quarantine(digest, found);
-        }
-        false
+        None
     }
 
     /// Whether content is right in spite of what somebody has written down about it.
@@ -194,12 +224,6 @@ impl Store {
                 false
             }
         }
-    }
-
-    fn lost<T>(&self, digest: &Digest) -> Option<T> {
-        self.count_damage();
-        tracing::error!(%digest, "content that a repository has is lost");
-        None
     }
 }
 

@@ -96,11 +96,17 @@ impl<'a> Change<'a> {
     }
 
     /// Does it all, for good.
-    pub(super) fn commit(mut self) -> Result<(), Error> {
+    pub(super) fn commit(self) -> Result<(), Error> {
+        self.commit_with(|| ())
+    }
+
+    /// The same with what is taken when nothing is left to wait for, and handed back.
+    pub(super) fn commit_with<G>(mut self, take: impl FnOnce() -> G) -> Result<G, Error> {
         if self.record.is_empty() {
-            return Ok(());
+            return Ok(take());
         }
         let applying = self.durable.journal.append(std::mem::take(&mut self.record))?;
+        let taken = take();
         for (done, (from, to)) in self.moves.iter().enumerate() {
             if let Err(error) = self.durable.disk.rename(from, to) {
                 let to = to.clone();
@@ -113,7 +119,7 @@ impl<'a> Change<'a> {
             self.durable.forget(path)?;
         }
         applying.done();
-        Ok(())
+        Ok(taken)
     }
 }
 

@@ -89,6 +89,9 @@ impl Store {
         report: &mut dyn FnMut(Problem),
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
+        if repair {
+            self.durable.journal.must_take()?;
+        }
         let mut check = Check { store: self, repair, report, go_on };
         check.contents()?;
         check.repositories()?;

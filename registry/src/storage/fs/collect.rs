@@ -135,6 +135,7 @@ impl Store {
         report: &mut dyn FnMut(Collected),
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
+        self.durable.journal.must_take()?;
         let mut run = Run { store: self, is_dry: how.dry_run, grace: how.grace, report, go_on };
         run.uploads()?;
         run.leftovers()?;

@@ -26,6 +26,18 @@ impl Disk {
         Ok(())
     }
 
+    /// Before something that takes room on the disk.
+    #[cfg(test)]
+    fn take_room(&self) -> io::Result<()> {
+        self.faults.take_room()
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only tests have something to do here")]
+    fn take_room(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Tells tests what was done.
     #[cfg(test)]
     fn note(&self, done: impl FnOnce() -> faults::Done) {
@@ -39,6 +51,7 @@ impl Disk {
     /// With these permissions, less what the process's mask takes away.
     pub(super) fn create_new_with(&self, path: &Path, mode: u32) -> io::Result<File> {
         self.step()?;
+        self.take_room()?;
         let file = File::options().write(true).create_new(true).mode(mode).open(path)?;
         #[cfg(test)]
         self.note(|| faults::Done::Created(path.to_owned()));
@@ -48,6 +61,7 @@ impl Disk {
     /// Over whatever had that name.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.step()?;
+        self.take_room()?;
         let file = File::create(path)?;
         #[cfg(test)]
         self.note(|| faults::Done::Created(path.to_owned()));
@@ -62,7 +76,7 @@ impl Disk {
     pub(super) fn write_pieces(&self, file: &mut File, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
         let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
         let mut left = &mut slices[..];
-        if let Err(error) = self.step() {
+        if let Err(error) = self.step().and_then(|()| self.take_room()) {
             // What fails may have written something.
             let first = pieces.first().map_or(&[][..], AsRef::as_ref);
             file.write_all(&first[..first.len() / 2])?;
@@ -159,6 +173,7 @@ impl Disk {
     /// Gives a file another name.
     pub(super) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step()?;
+        self.take_room()?;
         fs::hard_link(from, to)?;
         #[cfg(test)]
         self.note(|| faults::Done::Linked(from.to_owned(), to.to_owned()));
@@ -167,6 +182,9 @@ impl Disk {
 
     pub(super) fn create_folder(&self, path: &Path) -> io::Result<()> {
         self.step()?;
+        if !path.exists() {
+            self.take_room()?;
+        }
         fs::create_dir(path)?;
         #[cfg(test)]
         self.note(|| faults::Done::MadeFolder(path.to_owned()));
@@ -245,6 +263,8 @@ pub(super) mod faults {
         steps: usize,
         /// The first step that fails, how many do, and how.
         fail: Option<(usize, usize, Errno)>,
+        /// How much can still be made, or written, before the disk is full.
+        room: Option<usize>,
         done: Option<Vec<Done>>,
     }
 
@@ -262,13 +282,30 @@ pub(super) mod faults {
 
         /// From now on lets `count` steps fail, the `first` of them counted from 1.
         pub(crate) fn plan(&self, first: usize, count: usize, errno: Errno) {
-            *self.lock() = Plan { steps: 0, fail: Some((first, count, errno)), done: None };
+            *self.lock() = Plan { fail: Some((first, count, errno)), ..Plan::default() };
+        }
+
+        pub(super) fn take_room(&self) -> io::Result<()> {
+            match &mut self.lock().room {
+                Some(0) => Err(Errno::NOSPC.into()),
+                Some(room) => {
+                    *room -= 1;
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+
+        /// From now on there is room for so many files, folders and writes.
+        pub(crate) fn leave_room(&self, room: usize) {
+            *self.lock() = Plan { room: Some(room), ..Plan::default() };
         }
 
         /// Ends all failing; says how many steps there were since the plan.
         pub(crate) fn heal(&self) -> usize {
             let mut plan = self.lock();
             plan.fail = None;
+            plan.room = None;
             plan.steps
         }
 

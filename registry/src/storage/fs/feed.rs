@@ -92,8 +92,17 @@ impl Feed {
         } else {
             log::clear(folder, durable)?;
             let mut log = Log::new(folder);
-            log.begin_segment(durable)?;
-            log
+            match log.begin_segment(durable) {
+                // The first entry begins it, if there is room by then.
+                Err(error @ Error::Full { .. }) => {
+                    tracing::warn!(%error, "the feed can't begin yet");
+                    Log::new(folder)
+                }
+                begun => {
+                    begun?;
+                    log
+                }
+            }
         };
         let is_marked = former.is_some_and(|former| former == boot.as_bytes());
         let state = Mutex::new(State { log, is_marked });

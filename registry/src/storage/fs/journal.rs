@@ -20,7 +20,8 @@
 //!   taken until a checkpoint has begun both files anew, so that a change that failed is done later only if nothing
 //!   came after it.
 //! - When a checkpoint can't sync, the system may have dropped what it could not write, and says so once. Nothing is
-//!   taken any more then; the next start does everything again.
+//!   taken any more then; the next start does everything again. It is the same where a start has no room for what it has to
+//!   do again. Nothing is collected then, for what is in the journal alone may be what keeps something.
 
 mod lane;
 mod record;
@@ -30,7 +31,7 @@ mod tests;
 
 use std::{
     fs::File,
-    io,
+    io::{self, BufReader},
     path::{Path, PathBuf},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -38,7 +39,7 @@ use std::{
 
 pub(super) use self::record::{Record, Step};
 use self::{
-    lane::{Lane, begin_both},
+    lane::{Lane, MOST, Records, begin_both},
     state::{Batch, Obstacle, State, Trust, again},
 };
 use super::{disk::Disk, locks::lock};
@@ -58,6 +59,35 @@ pub(super) struct Journal {
     checkpointing: Mutex<()>,
 }
 
+/// What a journal holds that is opened, in its order. No more than one record is in memory.
+#[derive(Debug)]
+pub(super) struct Left {
+    files: [Records<BufReader<File>>; 2],
+    folder: PathBuf,
+    first: Option<Vec<u8>>,
+}
+
+impl Left {
+    fn of(files: [Records<BufReader<File>>; 2], folder: PathBuf) -> Result<Self, Error> {
+        let mut this = Self { files, folder, first: None };
+        this.first = this.take()?;
+        Ok(this)
+    }
+
+    /// The next record.
+    pub(super) fn take(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        if self.first.is_some() {
+            return Ok(self.first.take());
+        }
+        for file in &mut self.files {
+            if let Some(record) = file.next().at("read", &self.folder)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// A change whose record is on the disk, and that has to be done now.
 #[derive(Debug)]
 pub(super) struct Applying<'a> {
@@ -67,14 +97,16 @@ pub(super) struct Applying<'a> {
 }
 
 impl Journal {
-    /// Opens what is in a folder below the root, and says which records it holds.
-    pub(super) fn open(disk: Disk, root: &Path, folder: PathBuf) -> Result<(Self, Vec<Vec<u8>>), Error> {
-        let mut lanes = [Lane::open(&disk, &folder.join("0"))?, Lane::open(&disk, &folder.join("1"))?];
-        let older = usize::from(lanes[1].0.number() < lanes[0].0.number());
-        let mut records = std::mem::take(&mut lanes[older].1);
-        records.append(&mut lanes[1 - older].1);
-        let mut lanes = lanes.map(|(lane, _)| lane);
-        let begun = if records.is_empty() {
+    /// Opens what is in a folder below the root, and what it holds. That has to be done again, and a checkpoint made, before
+    /// anything else is appended.
+    pub(super) fn open(disk: Disk, root: &Path, folder: PathBuf) -> Result<(Self, Left), Error> {
+        let (first, of_first) = Lane::open(&disk, &folder.join("0"))?;
+        let (second, of_second) = Lane::open(&disk, &folder.join("1"))?;
+        let is_in_order = first.number() <= second.number();
+        let files = if is_in_order { [of_first, of_second] } else { [of_second, of_first] };
+        let left = Left::of(files, folder.clone())?;
+        let mut lanes = [first, second];
+        let begun = if left.first.is_none() {
             // Behind a torn record others may lie whole, which the next one would make valid again. Who made the files
             // may have been cut short before it synced their names.
             begin_both(&disk, &mut lanes).and_then(|()| disk.sync_folder(&folder))
@@ -86,6 +118,7 @@ impl Journal {
         let state = State {
             lanes,
             current,
+            most: MOST,
             waiting: Batch::default(),
             is_writing: false,
             trust,
@@ -101,11 +134,16 @@ impl Journal {
             due: Condvar::new(),
             checkpointing: Mutex::default(),
         };
-        Ok((this, records))
+        Ok((this, left))
     }
 
-    /// Returns when the record is on the disk. What it says is to be done then. Refuses one that is longer than a file
-    /// may get: a start reads all that is there at once.
+    /// Changes wait for a checkpoint where one file has so many bytes; it begins at half of them.
+    pub(super) fn limit(&self, bytes: u64) {
+        self.state().most = bytes.min(MOST);
+    }
+
+    /// Returns when the record is on the disk. What it says is to be done then. Refuses one that is too long
+    /// for a start to have it in memory.
     pub(super) fn append(&self, record: Record) -> Result<Applying<'_>, Error> {
         let too_long =
             || io::Error::new(io::ErrorKind::InvalidInput, "a change is too large for the journal");
@@ -172,6 +210,19 @@ impl Journal {
     /// False where nothing is taken until the next start.
     pub(super) fn is_taking(&self) -> bool {
         !matches!(self.state().trust, Trust::Lost(_))
+    }
+
+    /// The same as an error.
+    pub(super) fn must_take(&self) -> Result<(), Error> {
+        match &self.state().trust {
+            Trust::Lost(error) => Err(again(error)).at("write to", &self.folder),
+            Trust::Good | Trust::Doubtful(_) => Ok(()),
+        }
+    }
+
+    /// Takes nothing until the next start, which finds what is there now.
+    pub(super) fn lose(&self, error: io::Error) {
+        self.state().trust = Trust::Lost(error);
     }
 
     pub(super) fn close(&self) {

@@ -1,5 +1,6 @@
 //! The names of large folders in order, so that a page costs what it holds: read and sorted once into a file that has no
-//! name itself, then kept up with what changes. Never the truth, only a faster way to it.
+//! name itself. Those of folders that change with every push are kept up with what changes, others are good as long as
+//! the folder's times stay. Never the truth, only a faster way to it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,11 +8,13 @@ use std::{
     io::{self, BufWriter, Write as _},
     ops::Bound,
     os::unix::fs::FileExt as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
 };
 
-use super::{Store, folder, locks::lock};
+use super::{Store, durable::is_gone, folder, locks::lock};
 use crate::storage::{Error, IoContext as _};
 
 /// Smaller folders are read each time.
@@ -20,8 +23,10 @@ const LARGE: usize = 2048;
 const LISTINGS: usize = 16;
 /// Changes that are remembered of one; after more it is read again.
 const CHANGES: usize = 4096;
-/// Bytes of the longest name, a digest of SHA-512, and of what ends it.
-const LONGEST: usize = 136;
+/// Bytes of the longest name that file systems have, and of what ends it.
+const LONGEST: usize = 257;
+/// A folder that was changed so lately may be changed once more without getting another time.
+const SETTLED: Duration = Duration::from_millis(100);
 /// Read at once.
 const PIECE: usize = 16 << 10;
 
@@ -72,7 +77,96 @@ impl Listings {
     }
 }
 
+/// Folders as they were when their names were put in order.
+#[derive(Debug, Default)]
+pub(super) struct Steady(Mutex<HashMap<PathBuf, (Times, Arc<Sorted>)>>);
+
+/// What a folder gets anew when a name comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    inode: (u64, u64),
+    modified: SystemTime,
+    changed: (i64, i64),
+}
+
+impl Times {
+    /// None where there is no such folder.
+    fn of(folder: &Path) -> Result<Option<Self>, Error> {
+        let found = match fs::metadata(folder) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            found => found.at("look at", folder)?,
+        };
+        let modified = found.modified().at("look at", folder)?;
+        let inode = (found.dev(), found.ino());
+        Ok(Some(Self { inode, modified, changed: (found.ctime(), found.ctime_nsec()) }))
+    }
+
+    /// Whether the next change is sure to make them others.
+    fn are_settled(&self, now: SystemTime) -> bool {
+        now.duration_since(self.modified).is_ok_and(|since| since > SETTLED)
+    }
+}
+
+impl Steady {
+    /// None where it is not known, or is not what it was.
+    fn get(&self, folder: &Path) -> Result<Option<Arc<Sorted>>, Error> {
+        let Some((then, sorted)) = lock(&self.0).get(folder).cloned() else { return Ok(None) };
+        Ok((Times::of(folder)? == Some(then)).then_some(sorted))
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, folder: &Path) -> bool {
+        self.get(folder).unwrap().is_some()
+    }
+
+    fn keep(&self, folder: &Path, times: Times, sorted: Sorted) {
+        let mut folders = lock(&self.0);
+        if folders.len() >= LISTINGS
+            && let Some(any) = folders.keys().next().cloned()
+        {
+            folders.remove(&any);
+        }
+        folders.insert(folder.to_owned(), (times, Arc::new(sorted)));
+    }
+}
+
 impl Store {
+    /// What `expand` makes of a folder's names, after `last` in bytewise order, and whether there is more: at least `n`
+    /// where there are so many. Costs what the page holds unless the folder is small or has changed since the last time.
+    pub(super) fn steady_page(
+        &self,
+        folder: &Path,
+        last: Option<&str>,
+        n: usize,
+        expand: impl Fn(String, &mut Vec<String>),
+    ) -> Result<Page, Error> {
+        let read = || {
+            let mut names = Vec::new();
+            for name in folder::entries(folder)? {
+                expand(name.at("list", folder)?, &mut names);
+            }
+            names.sort_unstable();
+            Ok::<_, Error>(names)
+        };
+        if let Some(sorted) = self.steady.get(folder)? {
+            return sorted.page(last, n, &BTreeMap::new()).at("read", folder);
+        }
+        let mut names = read()?;
+        // Most folders are small, so that looking at their times would be in vain. What is kept is read after that.
+        if names.len() >= LARGE
+            && let Some(times) = Times::of(folder)?
+            && times.are_settled(SystemTime::now())
+        {
+            names = read()?;
+            match Sorted::of(&names, &self.durable.tmp_name()) {
+                Ok(sorted) => self.steady.keep(folder, times, sorted),
+                Err(error) => tracing::warn!(%error, "names can't be kept in order"),
+            }
+        }
+        let first = last.map_or(0, |last| names.partition_point(|name| name.as_str() <= last));
+        Ok((names.split_off(first), false))
+    }
+
     /// The first `n` names after `last` in bytewise order.
     pub(super) fn page(&self, folder: &Path, last: Option<&str>, n: usize) -> Result<Page, Error> {
         let listing = if let Some(listing) = self.listings.get(folder) {
@@ -113,6 +207,10 @@ impl Sorted {
     fn make(folder: &Path, tmp: &Path) -> Result<Self, Error> {
         let mut names = folder::names(folder)?;
         names.sort_unstable();
+        Self::of(&names, tmp)
+    }
+
+    fn of(names: &[String], tmp: &Path) -> Result<Self, Error> {
         let write = || {
             let file = File::options().read(true).write(true).create_new(true).open(tmp)?;
             fs::remove_file(tmp)?;

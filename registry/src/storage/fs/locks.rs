@@ -1,7 +1,7 @@
 //! What must not happen at the same time. Each lock is one of a few that all names share, by their hash.
 //!
 //! Taken in this order: a repository's, then content's, then an entry of the ledger, then a tag's, then a place's; the
-//! feed's is the last one. Collection only ever tries to take one, holds it for a look and a removal, and goes on without where
+//! feed's is the last one but that of what is seen, under which nobody waits for any other. Collection only ever tries to take one, holds it for a look and a removal, and goes on without where
 //! a request has it.
 
 use std::{
@@ -20,6 +20,7 @@ pub(super) struct Locks {
     contents: [RwLock<()>; STRIPES],
     tags: [Mutex<()>; STRIPES],
     places: [Mutex<()>; STRIPES],
+    seen: [RwLock<()>; STRIPES],
 }
 
 impl Default for Locks {
@@ -29,6 +30,7 @@ impl Default for Locks {
             contents: [const { RwLock::new(()) }; STRIPES],
             tags: [const { Mutex::new(()) }; STRIPES],
             places: [const { Mutex::new(()) }; STRIPES],
+            seen: [const { RwLock::new(()) }; STRIPES],
         }
     }
 }
@@ -72,6 +74,16 @@ impl Locks {
     /// One brings content, and says who has it, at a time, and nobody judges meanwhile by what lies in its place.
     pub(super) fn place(&self, digest: &Digest) -> MutexGuard<'_, ()> {
         lock(&self.places[stripe(digest)])
+    }
+
+    /// Nobody sees a half of what is taken away: as long as it is looked at, nothing goes.
+    pub(super) fn see(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
+        self.seen[stripe(repository)].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken when all that is left to do is to take names away.
+    pub(super) fn hide(&self, repository: &RepoName) -> RwLockWriteGuard<'_, ()> {
+        self.seen[stripe(repository)].write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,13 +5,18 @@
 //! is complete. Deletes go the other way round and never run beside a push to the same repository,
 //! so that nothing which an accepted manifest needs is taken away.
 
-use std::{collections::HashSet, fs, io::Read as _, path::PathBuf};
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::Read as _,
+    path::PathBuf,
+};
 
 use bytes::Bytes;
 use oci::{Digest, Manifest, Reference, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, layout::Repository};
+use super::{Store, blobs::Content, layout::Repository};
 use crate::storage::{
     Deleted, Error, IoContext as _, NewTag, Put, StoredManifest,
     stamp::{Event, Stamp},
@@ -151,6 +156,26 @@ impl Store {
         repository: &RepoName,
         reference: &Reference,
     ) -> Result<Option<StoredManifest>, Error> {
+        let found = self.look_up(repository, reference, |digest, size| self.content_length(digest, size))?;
+        Ok(found.map(|(manifest, _)| manifest))
+    }
+
+    /// The same, with its content.
+    pub(crate) fn open_manifest(
+        &self,
+        repository: &RepoName,
+        reference: &Reference,
+    ) -> Result<Option<(StoredManifest, File)>, Error> {
+        self.look_up(repository, reference, |digest, size| self.open_content(digest, size))
+    }
+
+    fn look_up<T>(
+        &self,
+        repository: &RepoName,
+        reference: &Reference,
+        look: impl FnOnce(&Digest, u64) -> Result<Content<T>, Error>,
+    ) -> Result<Option<(StoredManifest, T)>, Error> {
+        let nothing_goes = self.locks.see(repository);
         let digest = match reference {
             Reference::Digest(digest) => digest.clone(),
             Reference::Tag(tag) => match self.unless_damaged(self.resolve(repository, tag))? {
@@ -158,24 +183,29 @@ impl Store {
                 None => return Ok(None),
             },
         };
-        let record = self.whole_manifest(repository, &digest)?;
-        Ok(record.map(|record| StoredManifest { digest, media_type: record.media_type, size: record.size }))
+        let Some(record) = self.unless_damaged(self.record(repository, &digest))? else { return Ok(None) };
+        let content = look(&digest, record.size)?;
+        drop(nothing_goes);
+        let content = self.unless_wrong(&digest, record.size, content);
+        let manifest = StoredManifest { digest, media_type: record.media_type, size: record.size };
+        Ok(content.map(|content| (manifest, content)))
     }
 
     /// The record of a manifest whose content is there: without it, clients should push it again.
     fn whole_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Option<Record>, Error> {
         let record = self.unless_damaged(self.record(repository, digest))?;
         let Some(record) = record else { return Ok(None) };
-        let is_whole = self.content_length(digest, record.size)?.is_some();
-        Ok(is_whole.then_some(record))
+        let content = self.content_length(digest, record.size)?;
+        Ok(self.unless_wrong(digest, record.size, content).map(|_| record))
     }
 
     /// Reads a manifest's bytes and checks them against their digest; none where they are damaged.
-    pub(crate) fn read_manifest(&self, manifest: &StoredManifest) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn read_manifest(
+        &self,
+        manifest: &StoredManifest,
+        mut file: File,
+    ) -> Result<Option<Bytes>, Error> {
         let digest = &manifest.digest;
-        let Some(mut file) = self.open_content(digest, manifest.size)? else {
-            return Ok(None);
-        };
         let mut bytes = Vec::with_capacity(usize::try_from(manifest.size).unwrap_or_default());
         file.read_to_end(&mut bytes).at("read", self.layout.content(digest))?;
         if Digest::of(digest.algorithm(), &bytes) == *digest {
@@ -245,11 +275,12 @@ impl Store {
             let records: Vec<_> = names.map(|name| (name, record.clone())).collect();
             announced = Some(self.announce_deletions(repository, &records));
             let tags: Vec<_> = tags.iter().collect();
-            let removed = self.take_away(&folder, &tags, &records).inspect_err(|_| entry.doubt())?;
+            let manifest = is_last.then_some(digest);
+            let removed =
+                self.take_away(repository, &tags, &records, manifest).inspect_err(|_| entry.doubt())?;
             entry.tags(0, removed);
             self.forget_entries(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>());
         }
-        self.durable.remove(&folder.manifest(digest))?;
         drop(announced);
         self.repositories_changed();
         self.forget_entries(&entries);

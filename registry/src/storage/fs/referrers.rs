@@ -1,11 +1,12 @@
-//! Who refers to a manifest: one entry each, written with every push of a manifest that has a subject.
+//! Who refers to a manifest: one entry each, written with every push of a manifest that has a subject. Where there are many
+//! they are kept in order, so that a page costs what it holds.
 //!
 //! What clients listed under a fallback tag is in here without looking at the tag: a manifest of the repository that
 //! really has this subject got its entry when it was pushed.
 
 use oci::{Descriptor, Digest, RepoName};
 
-use super::{Store, folder, layout};
+use super::{Store, layout};
 use crate::storage::{Error, ReferrersPage, model::weigh};
 
 /// Entries looked at for one page, which is shorter, or empty, where a filter wants none of them.
@@ -23,7 +24,11 @@ impl Store {
         (n, weight): (usize, usize),
     ) -> Result<ReferrersPage, Error> {
         let folder = self.layout.repository(repository).referrers(subject);
-        let (names, more) = folder::page(&folder, last.map(layout::as_name).as_deref(), LOOKS)?;
+        let last_name = last.map(layout::as_name);
+        let (mut names, more) =
+            self.steady_page(&folder, last_name.as_deref(), LOOKS, |name, names| names.push(name))?;
+        let more = more || names.len() > LOOKS;
+        names.truncate(LOOKS);
         let mut page = ReferrersPage::default();
         let mut carried = 0;
         let mut seen = last.cloned();

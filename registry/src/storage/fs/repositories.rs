@@ -1,5 +1,6 @@
-//! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the folders
-//! on the way to it.
+//! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the
+//! folders on the way to it, of which large ones are kept in order; for who may see few of them also a look at each one
+//! between.
 
 use std::sync::atomic::Ordering;
 
@@ -7,6 +8,9 @@ use oci::{RepoName, digest::ALGORITHMS};
 
 use super::{Store, folder, layout::Repository};
 use crate::storage::Error;
+
+/// Read at once of a large folder.
+const STEPS: usize = 256;
 
 impl Store {
     /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
@@ -18,7 +22,7 @@ impl Store {
     ) -> Result<(Vec<RepoName>, bool), Error> {
         let mut found = Vec::new();
         self.walk("", last, &mut |repository| {
-            if has_manifests(&self.layout.repository(&repository))? && wanted(&repository) {
+            if wanted(&repository) && has_manifests(&self.layout.repository(&repository))? {
                 found.push(repository);
             }
             Ok(found.len() <= n)
@@ -59,27 +63,47 @@ impl Store {
         last: Option<&str>,
         each: &mut dyn FnMut(RepoName) -> Result<bool, Error>,
     ) -> Result<bool, Error> {
-        let children = folder::names(&self.layout.repositories().join(prefix))?;
-        let children = children.into_iter().filter(|name| !name.starts_with('_'));
-        // `a` comes before `a-b`, and that before `a/b`: a repository and what is below it sort apart.
-        let mut steps: Vec<String> =
-            children.flat_map(|name| [format!("{prefix}{name}"), format!("{prefix}{name}/")]).collect();
-        steps.sort_unstable();
-        for step in steps {
-            let go_on = if step.ends_with('/') {
-                let is_past = last.is_some_and(|last| last > step.as_str() && !last.starts_with(&step));
-                is_past || self.walk(&step, last, each)?
-            } else {
-                match step.parse() {
-                    Ok(name) if last.is_none_or(|last| step.as_str() > last) => each(name)?,
-                    _ => true,
+        let folder = self.layout.repositories().join(prefix);
+        let mut after = last.and_then(|last| Some(before(last.strip_prefix(prefix)?)));
+        loop {
+            let (steps, more) = self.steady_page(&folder, after.as_deref(), STEPS, steps)?;
+            for step in &steps {
+                let step = format!("{prefix}{step}");
+                let go_on = if step.ends_with('/') {
+                    let is_past = last.is_some_and(|last| last > step.as_str() && !last.starts_with(&step));
+                    is_past || self.walk(&step, last, each)?
+                } else {
+                    match step.parse() {
+                        Ok(name) if last.is_none_or(|last| step.as_str() > last) => each(name)?,
+                        _ => true,
+                    }
+                };
+                if !go_on {
+                    return Ok(false);
                 }
-            };
-            if !go_on {
-                return Ok(false);
+            }
+            match steps.into_iter().next_back() {
+                Some(step) if more => after = Some(step),
+                _ => return Ok(true),
             }
         }
-        Ok(true)
+    }
+}
+
+/// `a` comes before `a-b`, and that before `a/b`: a repository and what is below it sort apart.
+fn steps(name: String, to: &mut Vec<String>) {
+    if !name.starts_with('_') {
+        to.push(format!("{name}/"));
+        to.push(name);
+    }
+}
+
+/// After what all steps come that lead to something after `last`, which is below the same folder.
+fn before(last: &str) -> String {
+    match last.split_once('/') {
+        // The step to what is below is one of them. Nothing in a name comes after this before a slash does.
+        Some((name, _)) => format!("{name}.\u{7f}"),
+        None => last.to_owned(),
     }
 }
 

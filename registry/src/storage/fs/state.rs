@@ -21,6 +21,7 @@ impl Store {
         n: usize,
     ) -> Result<Option<StatePage>, Error> {
         let folder = self.layout.repository(repository);
+        let nothing_goes = self.locks.see(repository);
         let (tags, more_tags) = self.page(&folder.tags(), last, n)?;
         let (deletions, more_deletions) = self.page(&folder.deletions(), last, n)?;
         let names: BTreeSet<_> = tags.into_iter().chain(deletions).collect();
@@ -31,11 +32,15 @@ impl Store {
         let more = more_tags || more_deletions || names.len() > n;
         let names: Vec<_> = names.into_iter().take(n).collect();
         let more_after = names.last().filter(|_| more).cloned();
+        let mut events = Vec::with_capacity(names.len());
+        for name in names {
+            events.extend(self.state_of(repository, &name)?.map(|event| (name, event)));
+        }
+        drop(nothing_goes);
         let referrers = folder.all_referrers();
         let has_referrers = fs::exists(&referrers).at("look at", &referrers)?;
-        let mut entries = Vec::with_capacity(names.len());
-        for name in names {
-            let Some(event) = self.state_of(repository, &name)? else { continue };
+        let mut entries = Vec::with_capacity(events.len());
+        for (name, event) in events {
             let attached = if has_referrers && !event.is_deletion {
                 self.attached(repository, &event.digest)?
             } else {

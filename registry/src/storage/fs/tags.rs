@@ -4,7 +4,7 @@ use std::fs;
 
 use oci::{Digest, RepoName, Tag};
 
-use super::{Store, events, ignoring_damage, layout::Repository, repositories};
+use super::{Store, events, ignoring_damage, repositories};
 use crate::storage::{
     Deleted, Error, IoContext as _,
     stamp::{Event, Stamp},
@@ -42,7 +42,7 @@ impl Store {
         }
         let mut entry = self.ledger.removal(self, repository)?;
         let announced = self.announce_deletions(repository, &records);
-        let removed = self.take_away(&folder, &[tag], &records).inspect_err(|_| entry.doubt())?;
+        let removed = self.take_away(repository, &[tag], &records, None).inspect_err(|_| entry.doubt())?;
         entry.tags(0, removed);
         drop(announced);
         self.forget_entries(former.map(|former| folder.tagged_by(&former.digest, tag)).iter());
@@ -65,13 +65,16 @@ impl Store {
         }
     }
 
-    /// Takes tags away, with records of that; how many there were. All is on the disk afterwards.
+    /// Takes tags away, and perhaps the manifest that they point to, with records of that; how many tags there were. All
+    /// is on the disk afterwards, and readers see all of it or nothing.
     pub(super) fn take_away(
         &self,
-        folder: &Repository,
+        repository: &RepoName,
         tags: &[&Tag],
         records: &[(String, Event)],
+        manifest: Option<&Digest>,
     ) -> Result<usize, Error> {
+        let folder = self.layout.repository(repository);
         let mut change = self.durable.change();
         for (name, deletion) in records {
             change.write(&folder.deletion(name), &deletion.encode())?;
@@ -80,7 +83,10 @@ impl Store {
         for tag in tags {
             removed += usize::from(change.remove(&folder.tag(tag))?);
         }
-        change.commit().inspect_err(|_| {
+        if let Some(digest) = manifest {
+            change.remove(&folder.manifest(digest))?;
+        }
+        let _nobody_looks = change.commit_with(|| self.locks.hide(repository)).inspect_err(|_| {
             // They may be there, or not.
             self.listings.forget(&folder.tags());
             self.listings.forget(&folder.deletions());
@@ -103,6 +109,7 @@ impl Store {
         n: usize,
     ) -> Result<Option<(Vec<String>, bool)>, Error> {
         let folder = self.layout.repository(repository);
+        let _nothing_goes = self.locks.see(repository);
         let page = self.page(&folder.tags(), last, n)?;
         if page.0.is_empty() && !self.is_repository(repository)? {
             return Ok(None);

@@ -11,7 +11,11 @@ mod journal;
 mod power;
 mod racing;
 
-use std::fs::File;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Manifest, Reference, manifest};
@@ -278,6 +282,43 @@ fn pages_of_many_tags_follow_every_change() {
     assert_eq!(page("t1002", 1), (vec!["t1003".to_owned()], true));
     // Nothing is left where it was made.
     assert_eq!(leftovers(&store), [""; 0]);
+}
+
+#[test]
+fn pages_of_many_repositories_follow_every_change() {
+    let (_root, store) = store();
+    let make = |name: &str| {
+        let manifests = store.layout.repository(&name.parse().unwrap()).manifests(Algorithm::Sha256);
+        fs::create_dir_all(&manifests).unwrap();
+        fs::write(manifests.join("manifest"), "").unwrap();
+        name.to_owned()
+    };
+    let pages = |n| {
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let (page, more) = store.repositories(all.last().map(String::as_str), n, |_| true).unwrap();
+            assert!(page.len() == n || !more);
+            all.extend(page.iter().map(ToString::to_string));
+            if !more {
+                return all;
+            }
+        }
+    };
+    let names =
+        (0..1100).flat_map(|n| [format!("a{n}"), format!("a{n}/b"), format!("a{n}-c"), format!("a{n}/d/e")]);
+    let mut all: BTreeSet<_> = names.map(|name| make(&name)).collect();
+    let folder = store.layout.repositories();
+    for new in ["a500/c", "a500-a", "a501.a/b"] {
+        // As if nothing had come for a while.
+        let past = SystemTime::now() - Duration::from_secs(1);
+        File::open(&folder).unwrap().set_modified(past).unwrap();
+        for n in [300, 1999] {
+            assert!(pages(n).iter().eq(&all), "before {new}");
+            assert!(store.steady.knows(&folder));
+        }
+        all.insert(make(new));
+        assert!(pages(700).iter().eq(&all), "with {new}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! a session goes on after a restart where it stood.
 
 mod held;
+mod owners;
 mod room;
 
 use std::{

@@ -106,7 +106,7 @@ impl Run<'_> {
             entry.take_out(digest, size.unwrap_or_default())?;
             // Before the content goes, or a power failure could leave a blob without any. That the repository holds it
             // no more is found out there.
-            store.durable.remove(&mark)?;
+            store.remove_mark(repository, digest)?;
         }
         self.report(Kind::Blob, &mark, 0);
         Ok(())

@@ -14,19 +14,20 @@ use crate::storage::{
     fs::{
         disk::Disk,
         folder,
-        journal::{Journal, Record, Step},
+        journal::{Journal, Left, Record, Step},
         layout::Layout,
     },
 };
 
 impl Durable {
-    /// Makes the folders that are missing, and does again what the journal holds.
+    /// Makes the folders that are missing, and does again what the journal holds. Where there is no room for that, nothing
+    /// is taken until the next start, which does all of it again; what is there can be read.
     pub(in super::super) fn open(layout: &Layout, disk: Disk) -> Result<Self, Error> {
         for folder in layout.folders() {
             make_from_root(&disk, layout.root(), &folder)?;
         }
         empty(&layout.tmp())?;
-        let (journal, records) = Journal::open(disk.clone(), layout.root(), layout.journal())?;
+        let (journal, mut left) = Journal::open(disk.clone(), layout.root(), layout.journal())?;
         let journal = Arc::new(journal);
         let mut this = Self {
             disk,
@@ -37,12 +38,16 @@ impl Durable {
             keeper: None,
             filling: RwLock::default(),
         };
-        for record in &records {
-            this.replay(record)?;
-        }
-        if !records.is_empty() {
-            tracing::info!(changes = records.len(), "what the journal held was done again");
-            this.journal.checkpoint()?;
+        match this.replay_all(&mut left) {
+            Err(error @ Error::Full { .. }) => {
+                tracing::error!(
+                    %error,
+                    "there is no room to do again what the journal holds: some of it is missing, and nothing is taken, \
+                     until there is room and the server is started again"
+                );
+                this.journal.lose(io::ErrorKind::StorageFull.into());
+            }
+            done => done?,
         }
         let journal = Arc::clone(&this.journal);
         let keeper = thread::Builder::new().name("journal".into()).spawn(move || journal.keep_short());
@@ -50,26 +55,46 @@ impl Durable {
         Ok(this)
     }
 
+    /// Does everything again and has it on the disk. On a full disk all for which there is room, so that nothing stays at
+    /// what it was in between.
+    fn replay_all(&self, left: &mut Left) -> Result<(), Error> {
+        let (mut changes, mut full) = (0_u64, None);
+        while let Some(record) = left.take()? {
+            let damaged = Error::Damaged { path: self.root.clone(), what: "its journal should hold changes" };
+            for step in Record::steps(&record).ok_or(damaged)? {
+                match self.replay(step) {
+                    Err(error @ Error::Full { .. }) => full = full.or(Some(error)),
+                    done => done?,
+                }
+            }
+            changes += 1;
+        }
+        if let Some(full) = full {
+            return Err(full);
+        }
+        if changes > 0 {
+            tracing::info!(changes, "what the journal held was done again");
+            self.journal.checkpoint()?;
+        }
+        Ok(())
+    }
+
     /// Does again what a change did, or was about to do.
-    fn replay(&self, record: &[u8]) -> Result<(), Error> {
-        let damaged = Error::Damaged { path: self.root.clone(), what: "its journal should hold changes" };
-        for step in Record::steps(record).ok_or(damaged)? {
-            match step {
-                Step::Mark(path) => self.mark_now(&self.root.join(path))?,
-                Step::Remove(path) => drop(self.forget(&self.root.join(path))?),
-                Step::Write { path, time, bytes } => {
-                    let path = self.root.join(path);
-                    match self.write_again(&path, time, bytes) {
-                        // A full disk takes what is there already, in its own place.
-                        Err(Error::Full { .. }) if fs::read(&path).is_ok_and(|found| found == bytes) => {
-                            self.write_over(&path, time, bytes)?;
-                        }
-                        written => written?,
+    fn replay(&self, step: Step<'_>) -> Result<(), Error> {
+        match step {
+            Step::Mark(path) => self.mark_now(&self.root.join(path)),
+            Step::Remove(path) => self.forget(&self.root.join(path)).map(drop),
+            Step::Write { path, time, bytes } => {
+                let path = self.root.join(path);
+                match self.write_again(&path, time, bytes) {
+                    // A full disk takes what is there already, in its own place.
+                    Err(Error::Full { .. }) if fs::read(&path).is_ok_and(|found| found == bytes) => {
+                        self.write_over(&path, time, bytes)
                     }
+                    written => written,
                 }
             }
         }
-        Ok(())
     }
 
     fn write_again(&self, path: &Path, time: SystemTime, bytes: &[u8]) -> Result<(), Error> {

@@ -9,8 +9,8 @@
 //! but bytes, and syncing it costs no more than these.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs::File,
+    io::{self, BufReader, Read},
     path::Path,
     sync::Arc,
 };
@@ -21,9 +21,11 @@ use crate::storage::{Error, IoContext as _, fs::disk::Disk};
 
 const HEADER: usize = 8 + 16 + 32;
 const FRAME: usize = 4 + 32;
+/// Read at once.
+const PIECE: usize = 64 << 10;
 /// Filled with zeros at once.
 const AHEAD: u64 = 256 << 10;
-/// Bytes in one file at which changes wait for a checkpoint, and of the longest record; at half of it one begins.
+/// Bytes of the longest record.
 pub(super) const MOST: u64 = 16 << 20;
 
 type Nonce = [u8; 16];
@@ -64,14 +66,17 @@ pub(super) enum Unwritten {
 }
 
 impl Lane {
-    /// Opens a file, making it where it is not there, with the records in it.
-    pub(super) fn open(disk: &Disk, path: &Path) -> Result<(Self, Vec<Vec<u8>>), Error> {
+    /// Opens a file, making it where it is not there, and what it holds. Where that is anything, it has to be begun anew
+    /// before something is written.
+    pub(super) fn open(disk: &Disk, path: &Path) -> Result<(Self, Records<BufReader<File>>), Error> {
         let file = disk.open_or_create(path).at("open", path)?;
-        let bytes = fs::read(path).at("read", path)?;
-        let Held { number, nonce, records } = read(&bytes);
-        let records: Vec<_> = records.into_iter().map(<[u8]>::to_vec).collect();
-        let used = HEADER + records.iter().map(|record| FRAME + record.len()).sum::<usize>();
-        let at = Writer { file: Arc::new(file), number, nonce, end: used as u64, length: bytes.len() as u64 };
+        let read = || {
+            let file = File::open(path)?;
+            let length = file.metadata()?.len();
+            Ok((length, Records::of(BufReader::with_capacity(PIECE, file), length)?))
+        };
+        let (length, (number, records)) = read().at("read", path)?;
+        let at = Writer { file: Arc::new(file), number, nonce: records.nonce, end: HEADER as u64, length };
         Ok((Self { at, applying: 0 }, records))
     }
 
@@ -165,23 +170,48 @@ pub(super) fn begin_both(disk: &Disk, lanes: &mut [Lane; 2]) -> io::Result<()> {
     Ok(())
 }
 
-/// What a file says.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Held<'a> {
-    number: u64,
+/// What a file holds, one record at a time.
+#[derive(Debug)]
+pub(super) struct Records<R> {
+    from: R,
     nonce: Nonce,
-    records: Vec<&'a [u8]>,
+    /// Bytes that may be records.
+    left: u64,
 }
 
-/// Nothing where the header is torn: it is written only when nothing in the file counts any more.
-fn read(bytes: &[u8]) -> Held<'_> {
-    let Some((number, nonce, mut rest)) = read_header(bytes) else { return Held::default() };
-    let mut records = Vec::new();
-    while let Some((record, next)) = read_record(&nonce, rest) {
-        records.push(record);
-        rest = next;
+impl<R: Read> Records<R> {
+    /// What is in a file of this length, and the file's number. Nothing where the header is torn: it is written only when
+    /// nothing in the file counts any more.
+    fn of(mut from: R, length: u64) -> io::Result<(u64, Self)> {
+        let mut header = [0; HEADER];
+        if length >= HEADER as u64 {
+            from.read_exact(&mut header)?;
+        }
+        let read = read_header(&header);
+        let left = read.map_or(0, |_| length - HEADER as u64);
+        let (number, nonce) = read.unwrap_or_default();
+        Ok((number, Self { from, nonce, left }))
     }
-    Held { number, nonce, records }
+
+    /// None from the first one on that is torn.
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let Some(most) = self.left.checked_sub(FRAME as u64) else { return Ok(None) };
+        self.left = 0;
+        let (mut length, mut bound) = ([0; 4], [0; 32]);
+        self.from.read_exact(&mut length)?;
+        self.from.read_exact(&mut bound)?;
+        let bytes = u64::from(u32::from_le_bytes(length));
+        if bytes > most.min(MOST) {
+            return Ok(None);
+        }
+        let mut record = vec![0; usize::try_from(bytes).unwrap_or_default()];
+        self.from.read_exact(&mut record)?;
+        if bind(&self.nonce, length, &Sha256::digest(&record).into()) != bound {
+            return Ok(None);
+        }
+        self.left = most - bytes;
+        Ok(Some(record))
+    }
 }
 
 fn header(number: u64, nonce: &Nonce) -> Vec<u8> {
@@ -192,19 +222,11 @@ fn header(number: u64, nonce: &Nonce) -> Vec<u8> {
     header
 }
 
-fn read_header(bytes: &[u8]) -> Option<(u64, Nonce, &[u8])> {
+fn read_header(bytes: &[u8; HEADER]) -> Option<(u64, Nonce)> {
     let (number, rest) = bytes.split_first_chunk()?;
-    let (nonce, rest) = rest.split_first_chunk()?;
+    let nonce = rest.first_chunk()?;
     let number = u64::from_le_bytes(*number);
-    let rest = rest.get(32..)?;
-    bytes.starts_with(&header(number, nonce)).then_some((number, *nonce, rest))
-}
-
-fn read_record<'a>(nonce: &Nonce, bytes: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let (length, rest) = bytes.split_first_chunk()?;
-    let (bound, rest) = rest.split_first_chunk()?;
-    let (record, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-    (bind(nonce, *length, &Sha256::digest(record).into()) == *bound).then_some((record, rest))
+    (header(number, nonce) == bytes).then_some((number, *nonce))
 }
 
 #[cfg(test)]
@@ -221,11 +243,18 @@ mod tests {
         bytes
     }
 
+    /// The number, the nonce and all records of a file.
+    fn read(bytes: &[u8]) -> (u64, Nonce, Vec<Vec<u8>>) {
+        let (number, mut records) = Records::of(bytes, bytes.len() as u64).unwrap();
+        let all = std::iter::from_fn(|| records.next().unwrap()).collect();
+        (number, records.nonce, all)
+    }
+
     #[test]
     fn a_file_that_is_torn_at_any_byte_holds_what_is_whole_before() {
         let (nonce, former) = ([7; 16], file(1, &[6; 16], &[b"two", b"!", b"former"]));
         let bytes = file(2, &nonce, &RECORDS);
-        assert_eq!(read(&bytes), Held { number: 2, nonce, records: RECORDS.to_vec() });
+        assert_eq!(read(&bytes), (2, nonce, RECORDS.map(<[u8]>::to_vec).to_vec()));
         let ends = [HEADER, HEADER + FRAME + 3, HEADER + 2 * FRAME + 3, HEADER + 3 * FRAME + 8];
         assert_eq!(ends[3], bytes.len());
         for torn in 0..bytes.len() {
@@ -233,10 +262,10 @@ mod tests {
             let zeros = vec![0; bytes.len()];
             for rest in [&former[torn.min(former.len())..], &zeros[torn..], &[]] {
                 let held = [&bytes[..torn], rest].concat();
+                let (number, _, records) = read(&held);
                 let whole = ends.iter().filter(|end| torn >= **end).count();
-                let found = read(&held);
-                assert!(found.number != 2 || found.records == RECORDS[..whole - 1], "torn at {torn}");
-                assert!(whole == 0 || found.number == 2, "torn at {torn}");
+                assert!(number != 2 || records == RECORDS[..whole - 1], "torn at {torn}");
+                assert!(whole == 0 || number == 2, "torn at {torn}");
             }
         }
     }
@@ -247,7 +276,7 @@ mod tests {
         for place in HEADER..bytes.len() {
             let mut wrong = bytes.clone();
             wrong[place] ^= 1;
-            assert!(read(&wrong).records.len() < RECORDS.len(), "byte {place}");
+            assert!(read(&wrong).2.len() < RECORDS.len(), "byte {place}");
         }
     }
 }

@@ -24,7 +24,7 @@ const REMOVE: u8 = 2;
 #[derive(Debug, Default)]
 pub(in super::super) struct Record(Vec<u8>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Step<'a> {
     /// An empty file is there, or whatever was before.
     Mark(&'a Path),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::lane::{Lane, MOST, Sealed, Unwritten};
+use super::lane::{Lane, Sealed, Unwritten};
 
 /// How long a record lies there at most before a checkpoint begins.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) lanes: [Lane; 2],
     /// Where records go.
     pub(super) current: usize,
+    /// Bytes in one file at which changes wait for a checkpoint; at half of it one begins.
+    pub(super) most: u64,
     pub(super) waiting: Batch,
     pub(super) is_writing: bool,
     pub(super) trust: Trust,
@@ -55,7 +57,7 @@ impl State {
         match &self.trust {
             Trust::Lost(error) => Some(Obstacle::Lasting(again(error))),
             Trust::Doubtful(_) => Some(Obstacle::Passing),
-            Trust::Good if self.lanes[self.current].end() + self.waiting.bytes >= MOST => {
+            Trust::Good if self.lanes[self.current].end() + self.waiting.bytes >= self.most => {
                 Some(Obstacle::Passing)
             }
             Trust::Good => None,
@@ -92,7 +94,7 @@ impl State {
 
     /// Not where the last one failed: the next is to come a while later.
     pub(super) fn is_due_now(&self) -> bool {
-        matches!(self.trust, Trust::Good) && self.lanes[self.current].end() >= MOST / 2
+        matches!(self.trust, Trust::Good) && self.lanes[self.current].end() >= self.most / 2
     }
 
     /// None where there is nothing to do.

@@ -9,6 +9,23 @@ use super::*;
 use crate::storage::fs::disk::faults::Done;
 
 impl Journal {
+    /// Lets changes be made until both files are about as long as they get, as if no checkpoint came to an end.
+    pub(in super::super) fn fill(&self, mut work: impl FnMut()) {
+        let _nobody_else = lock(&self.checkpointing);
+        for _ in 0..2 {
+            self.turn().unwrap();
+            loop {
+                let state = self.state();
+                let is_full = state.lanes[state.current].end() > MOST - (1 << 20);
+                drop(state);
+                if is_full {
+                    break;
+                }
+                work();
+            }
+        }
+    }
+
     /// Lets changes run beside each other, so that one write holds the first record of each, in this order.
     pub(in super::super) fn together(&self, changes: &[&(dyn Fn() + Sync)]) {
         self.state().is_writing = true;
@@ -29,8 +46,15 @@ impl Journal {
     }
 }
 
+impl Left {
+    pub(in super::super) fn all(mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.take().unwrap()).collect()
+    }
+}
+
 fn open(root: &Path, disk: &Disk) -> (Journal, Vec<Vec<u8>>) {
-    Journal::open(disk.clone(), root, root.join("journal")).unwrap()
+    let (journal, left) = Journal::open(disk.clone(), root, root.join("journal")).unwrap();
+    (journal, left.all())
 }
 
 fn record(name: &str) -> Record {

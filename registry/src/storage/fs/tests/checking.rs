@@ -97,9 +97,9 @@ fn repair_rebuilds(
     let deleted = store.delete_blob(&repository(), &digest("layer")).unwrap();
     assert_eq!(deleted, Deleted::Needed(manifest.clone()));
     let tag = Reference::Tag("v1".parse().unwrap());
-    let tagged = store.find_manifest(&repository(), &tag).unwrap().unwrap();
+    let (tagged, file) = store.open_manifest(&repository(), &tag).unwrap().unwrap();
     assert_eq!(tagged.digest, manifest);
-    assert!(store.read_manifest(&tagged).unwrap().is_some());
+    assert!(store.read_manifest(&tagged, file).unwrap().is_some());
 }
 
 #[rstest]

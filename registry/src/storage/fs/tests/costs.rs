@@ -1,25 +1,55 @@
-//! Not a test but figures: what things cost in a repository of 100,000 manifests. For people:
-//! `cargo test -p registry --lib costs -- --ignored --nocapture`, with `TMPDIR` on the disk that is meant.
+//! Not a test but figures: what things cost where there is little, and where there is much. For people, and for
+//! `make bench`: `cargo test --release -p registry --lib costs -- --ignored --nocapture`, with `TMPDIR` on the disk that is
+//! meant.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use super::*;
 
 const MANIFESTS: u32 = 100_000;
+/// Repositories, referrers and holders.
+const MANY: u32 = 10_000;
+/// What fills roots: pushes share the journal's syncs.
+const FILLERS: usize = 16;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn put(store: &Store, n: u32) -> Digest {
+/// An image of its own for each number.
+fn numbered(n: u32) -> (Manifest, Digest, Vec<u8>) {
     let (manifest, mut bytes) = image("layer");
     bytes.extend(format!("{:1$}", "", n as usize % 1000).bytes());
     bytes.extend(format!("\n{}", "\n".repeat(n as usize / 1000)).bytes());
-    let digest = Digest::of(Algorithm::Sha256, &bytes);
-    let tag = format!("t{n:06}").parse().unwrap();
-    store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag], None).unwrap();
-    digest
+    (manifest, Digest::of(Algorithm::Sha256, &bytes), bytes)
 }
 
-/// The median of some runs.
-fn measure(mut work: impl FnMut(u32)) -> Duration {
-    let mut times: Vec<_> = (0..101)
+fn put(store: &Store, n: u32) {
+    let (manifest, digest, bytes) = numbered(n);
+    let tag = format!("t{n:06}").parse().unwrap();
+    store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag], None).unwrap();
+}
+
+/// Does something for each number, some at a time.
+fn for_each(numbers: std::ops::Range<u32>, work: impl Fn(u32) + Sync) {
+    let next = AtomicU32::new(numbers.start);
+    std::thread::scope(|scope| {
+        for _ in 0..FILLERS {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= numbers.end {
+                        break;
+                    }
+                    work(n);
+                }
+            });
+        }
+    });
+}
+
+fn times(runs: u32, mut work: impl FnMut(u32)) -> Vec<Duration> {
+    let mut times: Vec<_> = (0..runs)
         .map(|n| {
             let start = Instant::now();
             work(n);
@@ -27,57 +57,68 @@ fn measure(mut work: impl FnMut(u32)) -> Duration {
         })
         .collect();
     times.sort_unstable();
-    times[times.len() / 2]
+    times
 }
 
-#[expect(clippy::print_stdout, reason = "figures are what it is for")]
-fn figures(store: &Store, from: u32) {
-    let put_cost = measure(|n| {
-        put(store, from + n);
-    });
-    let page = measure(|_| {
-        store.tags(&repository(), Some("t050000"), 1000).unwrap();
-    });
-    let refused = measure(|_| {
-        assert!(matches!(store.delete_blob(&repository(), &digest("layer")).unwrap(), Deleted::Needed(_)));
-    });
-    let mut n = from;
-    let delete = measure(|_| {
-        let (_, mut bytes) = image("layer");
-        bytes.extend(format!("{:1$}", "", n as usize % 1000).bytes());
-        bytes.extend(format!("\n{}", "\n".repeat(n as usize / 1000)).bytes());
-        let digest = Digest::of(Algorithm::Sha256, &bytes);
-        assert_eq!(store.delete_manifest(&repository(), &digest, None).unwrap(), Deleted::Done);
-        n += 1;
-    });
-    let mount = measure(|_| {
-        store.find_blob(&digest("layer"), |_| true).unwrap();
-    });
-    let start = Instant::now();
-    super::collecting::collect(store, false, Duration::from_secs(24 * 3600));
-    let collection = start.elapsed();
-    println!(
-        "{from} manifests: PUT {put_cost:?}, page of 1000 tags {page:?}, DELETE of a needed blob {refused:?}, DELETE of a \
-         manifest {delete:?}, mount without `from` {mount:?}, collection {collection:?}"
-    );
+/// The median of some runs.
+fn measure(work: impl FnMut(u32)) -> Duration {
+    times(101, work)[50]
 }
 
 /// The 99th percentile of a thousand pushes.
 fn p99(store: &Store, from: u32) -> Duration {
-    let mut times: Vec<_> = (from..from + 1000)
-        .map(|n| {
-            let start = Instant::now();
-            put(store, n);
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() * 99 / 100]
+    times(1000, |n| put(store, from + n))[990]
 }
 
-/// The same while collection runs over everything, at the pace that it has in a server.
+/// A line of the table for each thing, in milliseconds.
+struct Table(Vec<(&'static str, Vec<Duration>)>);
+
+impl Table {
+    fn add(&mut self, what: &'static str, cost: Duration) {
+        match self.0.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, costs)) => costs.push(cost),
+            None => self.0.push((what, vec![cost])),
+        }
+    }
+
+    #[expect(clippy::print_stdout, reason = "figures are what it is for")]
+    fn print(&self, columns: &str) {
+        println!("\n{columns:>54} ms");
+        for (what, costs) in &self.0 {
+            let costs = costs.iter().map(|cost| format!("{:>12.3}", cost.as_secs_f64() * 1000.0));
+            println!("{what:<32}{}", costs.collect::<String>());
+        }
+    }
+}
+
+fn of_manifests(store: &Store, from: u32, table: &mut Table) {
+    table.add("PUT of a manifest", measure(|n| put(store, from + n)));
+    table.add(
+        "page of 1000 tags",
+        measure(|_| drop(store.tags(&repository(), Some("t050000"), 1000).unwrap())),
+    );
+    table.add(
+        "DELETE of a blob that is needed",
+        measure(|_| {
+            let deleted = store.delete_blob(&repository(), &digest("layer")).unwrap();
+            assert!(matches!(deleted, Deleted::Needed(_)));
+        }),
+    );
+    table.add(
+        "DELETE of a manifest",
+        measure(|n| {
+            let deleted = store.delete_manifest(&repository(), &numbered(from + n).1, None).unwrap();
+            assert_eq!(deleted, Deleted::Done);
+        }),
+    );
+    let start = Instant::now();
+    super::collecting::collect(store, false, DAY);
+    table.add("collection", start.elapsed());
+}
+
+/// The p99 of pushes while collection runs over everything, at the pace that it has in a server.
 fn p99_beside_collection(store: &Store, from: u32) -> Duration {
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut stretch = Instant::now();
@@ -86,38 +127,154 @@ fn p99_beside_collection(store: &Store, from: u32) -> Duration {
                     std::thread::sleep(stretch.elapsed());
                     stretch = Instant::now();
                 }
-                !done.load(std::sync::atomic::Ordering::Relaxed)
+                !done.load(Ordering::Relaxed)
             };
-            let how = Collecting { dry_run: false, grace: Duration::from_secs(24 * 3600) };
+            let how = Collecting { dry_run: false, grace: DAY };
             store.collect(how, &mut |_| {}, &mut go_on).unwrap();
         });
         let p99 = p99(store, from);
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
         p99
     })
 }
 
 #[test]
 #[ignore = "figures for people, minutes long"]
-#[expect(clippy::print_stdout, reason = "figures are what it is for")]
-fn costs_stay_flat() {
+fn costs_of_many_manifests() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     push(&store, "{}");
     push(&store, "layer");
     put(&store, MANIFESTS + 1000);
-    figures(&store, 0);
-    for n in 0..MANIFESTS {
-        put(&store, n);
-    }
-    figures(&store, MANIFESTS);
+    let mut table = Table(Vec::new());
+    of_manifests(&store, 0, &mut table);
+    for_each(0..MANIFESTS, |n| put(&store, n));
+    of_manifests(&store, MANIFESTS, &mut table);
     let (alone, beside) = (p99(&store, MANIFESTS + 2000), p99_beside_collection(&store, MANIFESTS + 3000));
-    println!("p99 of PUT {alone:?} alone, {beside:?} beside a collection");
     drop(store);
     let start = Instant::now();
     let store = Store::open(root.path()).unwrap();
-    println!("start {:?}", start.elapsed());
+    let started = start.elapsed();
     let start = Instant::now();
     assert_eq!(super::checking::check(&store, false), []);
-    println!("check {:?}", start.elapsed());
+    let checked = start.elapsed();
+    table.print("few     100,000 manifests");
+    let more = [
+        ("p99 of PUT", alone),
+        ("p99 of PUT beside a collection", beside),
+        ("start", started),
+        ("check", checked),
+    ];
+    Table(more.map(|(what, cost)| (what, vec![cost])).into()).print("100,000 manifests");
+}
+
+/// A repository of its own for each number.
+fn named(n: u32) -> RepoName {
+    format!("app-{n:05}").parse().unwrap()
+}
+
+/// An artifact of its own for each number that refers to something.
+fn refer(store: &Store, n: u32) {
+    let subject = digest("subject");
+    let json = format!(
+        r#"{{"schemaVersion":2,"manifests":[],"artifactType":"a/b","annotations":{{"number":"{n}"}},
+            "subject":{{"mediaType":"a/b","digest":"{subject}","size":7}}}}"#
+    );
+    let manifest = Manifest::parse(Some(manifest::INDEX), json.as_bytes()).unwrap();
+    let digest = Digest::of(Algorithm::Sha256, json.as_bytes());
+    store.put_manifest(&repository(), manifest, &digest, json.as_bytes(), &[], None).unwrap();
+}
+
+fn fill(store: &Store, numbers: std::ops::Range<u32>) {
+    for_each(numbers, |n| {
+        for content in ["{}", "layer"] {
+            assert!(store.mount_blob(&repository(), &named(n), &digest(content)).unwrap());
+        }
+        let (manifest, digest, bytes) = numbered(n % 10);
+        store.put_manifest(&named(n), manifest, &digest, &bytes, &["v1".parse().unwrap()], None).unwrap();
+        refer(store, n);
+    });
+}
+
+fn of_lists(store: &Store, middle: &str, table: &mut Table) {
+    for (what, last, n) in [
+        ("catalog, first page of 100", None, 100),
+        ("catalog, page of 100", Some(middle), 100),
+        ("catalog, page of 1000", Some(middle), 1000),
+    ] {
+        table.add(what, measure(|_| drop(store.repositories(last, n, |_| true).unwrap())));
+    }
+    table.add(
+        "catalog of who may see nothing",
+        measure(|_| drop(store.repositories(None, 100, |_| false).unwrap())),
+    );
+    table.add("count of repositories", {
+        measure(|_| {
+            store.repositories_changed();
+            store.count_repositories().unwrap();
+        })
+    });
+    for (what, kind, last, weight) in [
+        ("referrers, first page", None, None, 1 << 20),
+        ("referrers, a page", None, Some(digest("middle")), 1 << 20),
+        ("referrers, of another type", Some("c/d"), None, 1 << 20),
+        ("referrers, page of 10", None, Some(digest("middle")), 230),
+    ] {
+        table.add(what, {
+            measure(|_| {
+                drop(
+                    store
+                        .referrers(&repository(), &digest("subject"), kind, last.as_ref(), (1000, weight))
+                        .unwrap(),
+                );
+            })
+        });
+    }
+    table
+        .add("mount without `from`", measure(|_| drop(store.find_blob(&digest("layer"), |_| true).unwrap())));
+    table.add(
+        "the same by who may read nothing",
+        measure(|_| drop(store.find_blob(&digest("layer"), |_| false).unwrap())),
+    );
+}
+
+#[test]
+#[ignore = "figures for people"]
+fn costs_of_many_repositories_and_referrers() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    push(&store, "{}");
+    push(&store, "layer");
+    let mut table = Table(Vec::new());
+    fill(&store, 0..10);
+    of_lists(&store, named(5).as_str(), &mut table);
+    fill(&store, 10..MANY);
+    of_lists(&store, named(MANY / 2).as_str(), &mut table);
+    table.print("10      10,000 of each");
+}
+
+/// A server that was killed just before its journal was begun anew.
+#[test]
+#[ignore = "figures for people"]
+fn cost_of_a_start_with_a_full_journal() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    push(&store, "{}");
+    push(&store, "layer");
+    store.durable.journal.checkpoint().unwrap();
+    let mut changes = 0;
+    store.durable.journal.fill(|| {
+        for_each(changes..changes + 100, |n| put(&store, n));
+        changes += 100;
+    });
+    let killed = tempfile::tempdir().unwrap();
+    copy_folder(root.path(), killed.path());
+    let mut table = Table(Vec::new());
+    for _ in 0..2 {
+        let start = Instant::now();
+        let store = Store::open(killed.path()).unwrap();
+        table.add("start", start.elapsed());
+        drop(store);
+    }
+    table.print(&format!("{changes} changes      none to do again"));
 }

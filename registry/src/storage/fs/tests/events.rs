@@ -220,8 +220,8 @@ fn a_registry_keeps_its_id() {
 fn journaled(root: &TempDir) -> Vec<usize> {
     let copy = killed(root.path());
     let folder = copy.path().join("journal");
-    let (_, records) = Journal::open(Disk::default(), copy.path(), folder).unwrap();
-    records.iter().map(|record| Record::steps(record).unwrap().len()).collect()
+    let (_, left) = Journal::open(Disk::default(), copy.path(), folder).unwrap();
+    left.all().iter().map(|record| Record::steps(record).unwrap().len()).collect()
 }
 
 #[test]

@@ -112,10 +112,10 @@ fn assert_kept(store: &Store, acknowledged: &Acknowledged) {
         assert!(store.blob_size(&other, &digest("new layer")).unwrap().is_some());
     }
     for (tag, there) in [("moves", true), ("new", acknowledged.manifest)] {
-        let found = store.find_manifest(&repository(), &Reference::Tag(tag.parse().unwrap())).unwrap();
+        let found = store.open_manifest(&repository(), &Reference::Tag(tag.parse().unwrap())).unwrap();
         assert!(found.is_some() || !there, "{tag} is gone");
-        let Some(found) = found else { continue };
-        let bytes = store.read_manifest(&found).unwrap().expect("what a tag points to can be read");
+        let Some((found, file)) = found else { continue };
+        let bytes = store.read_manifest(&found, file).unwrap().expect("what a tag points to can be read");
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let layer = if text.contains(digest("new layer").as_str()) { "new layer" } else { "old layer" };
         assert_eq!(store.blob_size(&repository(), &digest(layer)).unwrap(), Some(layer.len() as u64));

@@ -1,6 +1,6 @@
 //! The journal: what is done again at a start, and what a failing one does.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
@@ -30,12 +30,16 @@ fn filled() -> (TempDir, Store) {
     (root, store)
 }
 
-/// Opens what is left when only the journal was synced: nothing that was changed in the folders.
-fn only_the_journal(before: TempDir, root: &TempDir) -> (TempDir, Store) {
+fn copy_journal(from: &TempDir, to: &TempDir) {
     for file in ["0", "1"] {
         let path = Path::new("journal").join(file);
-        fs::copy(root.path().join(&path), before.path().join(&path)).unwrap();
+        fs::copy(from.path().join(&path), to.path().join(&path)).unwrap();
     }
+}
+
+/// Opens what is left when only the journal was synced: nothing that was changed in the folders.
+fn only_the_journal(before: TempDir, root: &TempDir) -> (TempDir, Store) {
+    copy_journal(root, &before);
     let store = Store::open(before.path()).unwrap();
     (before, store)
 }
@@ -65,8 +69,8 @@ fn everything_is_done_again_in_its_order() {
     );
     assert_eq!(tagged(&found, "back"), Some(two));
     assert_eq!(found.deletion(&repository(), "back").unwrap(), None, "what was undone stays undone");
-    let one = found.find_manifest(&repository(), &Reference::Digest(one)).unwrap().unwrap();
-    assert!(found.read_manifest(&one).unwrap().is_some());
+    let (one, file) = found.open_manifest(&repository(), &Reference::Digest(one)).unwrap().unwrap();
+    assert!(found.read_manifest(&one, file).unwrap().is_some());
     assert!(found.open_blob(&repository(), &digest("three")).unwrap().is_some());
     assert!(found.open_blob(&repository(), &digest("four")).unwrap().is_none());
     assert!(found.durable.journal.is_empty());
@@ -78,10 +82,7 @@ fn a_start_that_fails_loses_nothing() {
     let before = killed(root.path());
     let one = put(&store, "one", "moves").unwrap();
     let two = put(&store, "two", "moves").unwrap();
-    for file in ["0", "1"] {
-        let path = Path::new("journal").join(file);
-        fs::copy(root.path().join(&path), before.path().join(&path)).unwrap();
-    }
+    copy_journal(&root, &before);
     let mut failed = 0;
     for step in 1.. {
         let killed = killed(before.path());
@@ -128,6 +129,44 @@ fn a_start_on_a_full_disk_needs_no_room_for_what_is_there() {
         }
     }
     assert!(full > 8, "a push has more files than the {full} for which there was no room");
+}
+
+#[test]
+fn a_start_without_room_for_what_is_missing_serves_the_rest_and_takes_nothing() {
+    let (root, store) = filled();
+    let one = put(&store, "one", "there").unwrap();
+    store.durable.journal.checkpoint().unwrap();
+    let before = killed(root.path());
+    let two = put(&store, "two", "missing").unwrap();
+    push(&store, "three");
+    copy_journal(&root, &before);
+    for room in 0.. {
+        let killed = killed(before.path());
+        let disk = Disk::default();
+        disk.faults.leave_room(room);
+        let found = Store::open_on(disk.clone(), killed.path(), "another run".to_owned()).unwrap();
+        assert_eq!(tagged(&found, "there").as_ref(), Some(&one));
+        assert!(found.open_blob(&repository(), &digest("one")).unwrap().is_some());
+        let is_taking = found.takes_changes();
+        disk.faults.heal();
+        if !is_taking {
+            let is_full = |done: Result<(), Error>| matches!(done, Err(Error::Full { .. }));
+            assert!(is_full(put(&found, "one", "new").map(drop)));
+            assert!(is_full(found.delete_tag(&repository(), &"there".parse().unwrap(), None).map(drop)));
+            let how = Collecting { dry_run: false, grace: Duration::ZERO };
+            assert!(is_full(found.collect(how, &mut |_| {}, &mut || true)));
+            assert!(is_full(found.verify(true, &mut |_| {}, &mut || true)));
+        }
+        drop(found);
+        let found = Store::open(killed.path()).unwrap();
+        assert!(found.takes_changes());
+        assert_eq!(tagged(&found, "missing").as_ref(), Some(&two), "room for {room}");
+        assert!(found.open_blob(&repository(), &digest("three")).unwrap().is_some());
+        if is_taking {
+            assert!(room > 15, "there was more to do again");
+            break;
+        }
+    }
 }
 
 #[test]

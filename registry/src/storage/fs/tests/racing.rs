@@ -44,9 +44,9 @@ fn push_to(store: &Store, repository: &RepoName, content: &str) {
 
 /// Everything that a manifest needs is there as long as nobody deletes it, and nobody but its worker does.
 fn pull(store: &Store, repository: &RepoName, digest: &Digest, layer: &str) {
-    let found = store.find_manifest(repository, &Reference::Digest(digest.clone())).unwrap();
-    let found = found.expect("an acknowledged manifest is there");
-    assert!(store.read_manifest(&found).unwrap().is_some());
+    let found = store.open_manifest(repository, &Reference::Digest(digest.clone())).unwrap();
+    let (found, file) = found.expect("an acknowledged manifest is there");
+    assert!(store.read_manifest(&found, file).unwrap().is_some());
     for needed in ["{}", layer] {
         let blob = store.open_blob(repository, &super::digest(needed)).unwrap();
         assert_eq!(blob.map(|(_, size)| size), Some(needed.len() as u64), "{needed} is gone");

@@ -14,6 +14,7 @@ use super::{
     super::{Store, folder},
     data,
     held::Held,
+    owners::Owners,
 };
 use crate::storage::{Error, UploadId};
 
@@ -22,7 +23,7 @@ pub(super) const MAX_UPLOADS: usize = 10_000;
 /// Of them make room for others at once where there are too many: one in so many.
 const MAKES_ROOM: usize = 10;
 /// How often it is tried to make room for more.
-const MAKE_ROOM: Duration = Duration::from_secs(10);
+pub(super) const MAKE_ROOM: Duration = Duration::from_secs(10);
 /// Folders that are kept for the next sessions.
 const SPARES: usize = 16;
 
@@ -35,11 +36,18 @@ pub(in super::super) struct Count {
     /// Folders of sessions that have ended, without data. Taking one is cheaper than making one.
     spares: Mutex<Vec<PathBuf>>,
     pub(super) held: Held,
+    pub(super) owners: Owners,
 }
 
 impl Count {
     pub(in super::super) fn new(now: usize) -> Self {
-        Self { now: now.into(), made_room: Mutex::default(), spares: Mutex::default(), held: Held::default() }
+        Self {
+            now: now.into(),
+            made_room: Mutex::default(),
+            spares: Mutex::default(),
+            held: Held::default(),
+            owners: Owners::default(),
+        }
     }
 
     pub(super) fn take_spare(&self) -> Option<PathBuf> {
@@ -52,6 +60,7 @@ impl Count {
 
     fn remove(&self, id: UploadId) {
         self.held.forget(id);
+        self.owners.forget(id);
         let fewer = |now: usize| Some(now.saturating_sub(1));
         let _ = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
     }
