@@ -84,7 +84,7 @@ async fn sees(files: &Files, way: usize, digest: &Digest) -> bool {
         4 => {
             let page = files.state(repository(), None, 100).await.unwrap().unwrap();
             all_or_none(
-                page.entries.into_iter().filter(|entry| !entry.deleted).map(|entry| entry.name).collect(),
+                page.entries.iter().filter(|entry| !entry.deleted).map(|entry| entry.name.clone()).collect(),
             )
         }
         _ => {
