@@ -22,18 +22,32 @@ pub(super) fn counted_page(
     last: Option<&str>,
     n: usize,
 ) -> Result<(Vec<String>, bool, usize), Error> {
+    expanded_page(folder, last, n, |name, names| names.push(name))
+}
+
+/// The same of what `expand` makes of the names.
+pub(super) fn expanded_page(
+    folder: &Path,
+    last: Option<&str>,
+    n: usize,
+    expand: impl Fn(String, &mut Vec<String>),
+) -> Result<(Vec<String>, bool, usize), Error> {
     let mut count = 0;
-    let mut smallest = BinaryHeap::with_capacity(n + 2);
+    let mut smallest = BinaryHeap::new();
     let mut more = false;
+    let mut expanded = Vec::new();
     visit(folder, |name| {
-        count += 1;
-        if last.is_some_and(|last| name.as_str() <= last) {
-            return;
-        }
-        smallest.push(name);
-        if smallest.len() > n {
-            smallest.pop();
-            more = true;
+        expand(name, &mut expanded);
+        count += expanded.len();
+        for name in expanded.drain(..) {
+            if last.is_some_and(|last| name.as_str() <= last) {
+                continue;
+            }
+            smallest.push(name);
+            if smallest.len() > n {
+                smallest.pop();
+                more = true;
+            }
         }
     })?;
     Ok((smallest.into_sorted_vec(), more, count))

@@ -79,7 +79,10 @@ impl Listings {
 
 /// Folders as they were when their names were put in order.
 #[derive(Debug, Default)]
-pub(super) struct Steady(Mutex<HashMap<PathBuf, (Times, Arc<Sorted>)>>);
+pub(super) struct Steady {
+    folders: Mutex<HashMap<PathBuf, (Times, Arc<Sorted>)>>,
+    making: Mutex<()>,
+}
 
 /// What a folder gets anew when a name comes or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Times {
 impl Steady {
     /// None where it is not known, or is not what it was.
     fn get(&self, folder: &Path) -> Result<Option<Arc<Sorted>>, Error> {
-        let Some((then, sorted)) = lock(&self.0).get(folder).cloned() else { return Ok(None) };
+        let Some((then, sorted)) = lock(&self.folders).get(folder).cloned() else { return Ok(None) };
         Ok((Times::of(folder)? == Some(then)).then_some(sorted))
     }
 
@@ -120,7 +123,7 @@ impl Steady {
     }
 
     fn keep(&self, folder: &Path, times: Times, sorted: Sorted) {
-        let mut folders = lock(&self.0);
+        let mut folders = lock(&self.folders);
         if folders.len() >= LISTINGS
             && let Some(any) = folders.keys().next().cloned()
         {
@@ -140,31 +143,33 @@ impl Store {
         n: usize,
         expand: impl Fn(String, &mut Vec<String>),
     ) -> Result<Page, Error> {
-        let read = || {
-            let mut names = Vec::new();
-            for name in folder::entries(folder)? {
-                expand(name.at("list", folder)?, &mut names);
-            }
-            names.sort_unstable();
-            Ok::<_, Error>(names)
-        };
         if let Some(sorted) = self.steady.get(folder)? {
             return sorted.page(last, n, &BTreeMap::new()).at("read", folder);
         }
-        let mut names = read()?;
-        // Most folders are small, so that looking at their times would be in vain. What is kept is read after that.
-        if names.len() >= LARGE
-            && let Some(times) = Times::of(folder)?
-            && times.are_settled(SystemTime::now())
-        {
-            names = read()?;
-            match Sorted::of(&names, &self.durable.tmp_name()) {
-                Ok(sorted) => self.steady.keep(folder, times, sorted),
-                Err(error) => tracing::warn!(%error, "names can't be kept in order"),
-            }
+        // Reading costs the same however many are wanted, and who goes on will want more.
+        let (page, more, count) = folder::expanded_page(folder, last, n.max(LARGE), &expand)?;
+        if count >= LARGE {
+            self.put_in_order(folder, expand)?;
         }
-        let first = last.map_or(0, |last| names.partition_point(|name| name.as_str() <= last));
-        Ok((names.split_off(first), false))
+        Ok((page, more))
+    }
+
+    fn put_in_order(&self, folder: &Path, expand: impl Fn(String, &mut Vec<String>)) -> Result<(), Error> {
+        // All names are in memory for a moment, and one folder's at a time.
+        let Ok(_alone) = self.steady.making.try_lock() else { return Ok(()) };
+        let Some(times) = Times::of(folder)?.filter(|times| times.are_settled(SystemTime::now())) else {
+            return Ok(());
+        };
+        let mut names = Vec::new();
+        for name in folder::entries(folder)? {
+            expand(name.at("list", folder)?, &mut names);
+        }
+        names.sort_unstable();
+        match Sorted::of(&names, &self.durable.tmp_name()) {
+            Ok(sorted) => self.steady.keep(folder, times, sorted),
+            Err(error) => tracing::warn!(%error, "names can't be kept in order"),
+        }
+        Ok(())
     }
 
     /// The first `n` names after `last` in bytewise order.
