@@ -260,7 +260,7 @@ struct Met {
     collections: usize,
     /// That came to an end while clients pushed.
     checkpoints: u64,
-    /// Kills that left records in both files, one of which was about to be begun anew.
+    /// Kills that left records in both files, one of which was about to be begun anew, on purpose or by chance.
     kills_in_checkpoints: usize,
     /// Starts that were killed before all that the journal held was done again.
     kills_in_starts: usize,
@@ -287,11 +287,14 @@ async fn push_and_kill(server: Server, root: &Path, round: usize, met: &mut Met)
         })
         .collect();
     let Round { pushes, in_checkpoint, .. } = Round::of(round);
-    while count.load(Ordering::Relaxed) < pushes || (in_checkpoint && !journal::is_in_both_files(root)) {
+    while count.load(Ordering::Relaxed) < pushes {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let longest = if in_checkpoint { 5_000 } else { 20_000 };
-    tokio::time::sleep(Duration::from_micros(round as u64 * 7919 % longest)).await;
+    if in_checkpoint {
+        hold_in_a_checkpoint(&server, root, round as u64 * 7919 % 5_000).await;
+    } else {
+        tokio::time::sleep(Duration::from_micros(round as u64 * 7919 % 20_000)).await;
+    }
     server.kill();
     met.checkpoints += journal::number(root) - begun;
     met.kills_in_checkpoints += usize::from(journal::is_in_both_files(root));
@@ -301,6 +304,21 @@ async fn push_and_kill(server: Server, root: &Path, round: usize, met: &mut Met)
     }
     met.collections += collector.await.unwrap();
     acknowledged
+}
+
+/// Lets the server do nothing any more at some moment of a checkpoint, at most so many microseconds after its begin.
+async fn hold_in_a_checkpoint(server: &Server, root: &Path, longest: u64) {
+    for attempt in 1.. {
+        while !journal::is_in_both_files(root) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_micros(longest / attempt)).await;
+        server.hold();
+        if journal::is_in_both_files(root) {
+            return;
+        }
+        server.go_on();
+    }
 }
 
 /// Kills a server while it starts: so long after it begins to look at what the journal holds. Says whether something was

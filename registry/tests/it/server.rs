@@ -11,6 +11,7 @@ use std::{
 };
 
 use oci::Digest;
+use rustix::process::{Pid, Signal, WaitOptions};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -106,10 +107,25 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Lets it do nothing any more until it [goes on](Self::go_on) or is killed.
+    pub(crate) fn hold(&self) {
+        let pid = self.signal(Signal::STOP);
+        rustix::process::waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) -> Pid {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        pid
+    }
+
     /// SIGTERM, without waiting for what comes of it.
     pub(crate) fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
