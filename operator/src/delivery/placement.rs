@@ -127,7 +127,7 @@ pub(super) fn repository_labels(repository: &Repository) -> BTreeMap<String, Str
     owner_labels(&Owner::of(repository))
 }
 
-/// The same.
+/// Labels that name whose a copy is.
 pub(super) fn owner_labels(owner: &Owner) -> BTreeMap<String, String> {
     let Owner { namespace, name } = owner.clone();
     [(REPOSITORY_LABEL, name), (REPOSITORY_NAMESPACE, namespace)]

@@ -11,9 +11,9 @@ use kube::ResourceExt as _;
 
 use super::{
     Error, attach, cas,
-    placement::{Owner, owner_labels},
+    placement::{Owner, has_labels, owner_labels},
 };
-use crate::{context::Context, delivery::placement::has_labels};
+use crate::context::Context;
 
 /// How often all are looked at; nothing is asked where all are wanted.
 const LOOK: Duration = Duration::from_secs(15);
