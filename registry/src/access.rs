@@ -18,6 +18,7 @@ mod guests;
 mod htpasswd;
 mod invalid;
 mod jwt;
+mod listed;
 mod login;
 mod passwords;
 mod permissions;

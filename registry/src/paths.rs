@@ -1,7 +1,7 @@
 //! Which rule covers a repository: the most specific path, found in as many steps as the name has components,
 //! however many rules there are.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use oci::RepoName;
 
@@ -11,6 +11,26 @@ pub(crate) struct Paths<T> {
     exact: HashMap<Box<str>, T>,
     /// By what stands before `/*`; empty for `*`.
     below: HashMap<Box<str>, T>,
+}
+
+/// What a value is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Covered<'a> {
+    Alone(&'a str),
+    Below(&'a str),
+    All,
+}
+
+impl Covered<'_> {
+    /// The first text after it in bytewise order.
+    fn end(self) -> Option<String> {
+        match self {
+            Self::Alone(name) => Some(format!("{name}\0")),
+            // What comes after a slash.
+            Self::Below(above) => Some(format!("{above}0")),
+            Self::All => None,
+        }
+    }
 }
 
 /// Why a path is not taken.
@@ -41,17 +61,57 @@ impl<T> Paths<T> {
 
     /// That of the repository itself, else of the longest path above it.
     pub(crate) fn most_specific(&self, repository: &RepoName) -> Option<&T> {
-        let mut name = repository.as_str();
-        if let Some(value) = self.exact.get(name) {
-            return Some(value);
+        self.covering(repository.as_str()).map(|(value, _)| value)
+    }
+
+    /// The same of any text, which may begin a name or stand between names.
+    pub(crate) fn covering<'a>(&self, text: &'a str) -> Option<(&T, Covered<'a>)> {
+        if let Some(value) = self.exact.get(text) {
+            return Some((value, Covered::Alone(text)));
         }
+        let mut name = text;
         while let Some((above, _)) = name.rsplit_once('/') {
             if let Some(value) = self.below.get(above) {
-                return Some(value);
+                return Some((value, Covered::Below(above)));
             }
             name = above;
         }
-        self.below.get("")
+        self.below.get("").map(|value| (value, Covered::All))
+    }
+
+    /// The first text from `from` on whose value, or that it has none, is `open`, in bytewise order; `begins` is where the
+    /// first path that is open begins from there on.
+    pub(crate) fn next_open(
+        &self,
+        from: &str,
+        open: impl Fn(Option<&T>) -> bool,
+        begins: Option<&str>,
+    ) -> Option<String> {
+        let mut at = Cow::Borrowed(from);
+        // Out of all that is shut around it.
+        let outside = loop {
+            let covering = self.covering(&at);
+            if open(covering.as_ref().map(|(value, _)| *value)) {
+                break Some(at);
+            }
+            match covering.and_then(|(_, covered)| covered.end()) {
+                Some(end) => at = Cow::Owned(end),
+                None => break None,
+            }
+        };
+        let begins = begins.map(Cow::Borrowed);
+        [outside, begins].into_iter().flatten().min().map(Cow::into_owned)
+    }
+
+    /// Where the names begin that each path is about, in bytewise order, with its value.
+    pub(crate) fn beginnings(&self) -> Vec<(String, &T)> {
+        let exact = self.exact.iter().map(|(name, value)| (name.to_string(), value));
+        let below = self.below.iter().map(|(above, value)| {
+            (if above.is_empty() { String::new() } else { format!("{above}/") }, value)
+        });
+        let mut all: Vec<_> = exact.chain(below).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 }
 

@@ -31,6 +31,7 @@ mod purge;
 mod receive;
 mod sparse;
 mod stamp;
+mod walk;
 
 use std::{
     path::{Path, PathBuf},
@@ -443,16 +444,17 @@ impl Storage {
         }
     }
 
-    /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
+    /// At most `n` repositories after `last`, and whether there are more. `next` says of any text which one, from there on,
+    /// is the first that may be among them, whether it is there or not.
     pub(crate) async fn repositories(
         &self,
         last: Option<String>,
         n: usize,
-        wanted: impl Fn(&RepoName) -> bool + Send + 'static,
+        next: impl Fn(&str) -> Option<String> + Send + 'static,
     ) -> Result<(Vec<RepoName>, bool), Error> {
         match &self.backend {
-            Backend::Files(files) => files.repositories(last, n, wanted).await,
-            Backend::Objects(objects) => objects.repositories(last, n, wanted).await,
+            Backend::Files(files) => files.repositories(last, n, next).await,
+            Backend::Objects(objects) => objects.repositories(last, n, next).await,
         }
     }
 

@@ -45,6 +45,11 @@ impl Account {
     pub(super) fn name(&self) -> &Arc<str> {
         &self.0.name
     }
+
+    /// Its own name, and those of its groups.
+    pub(super) fn names(&self) -> [&str; 3] {
+        [&*self.0.name, &*self.0.group, ALL]
+    }
 }
 
 /// Whether a rule's subject is an account or a group of them.
@@ -116,9 +121,13 @@ impl Granted {
 
     /// All that names the account or one of its groups.
     pub(super) fn to(&self, account: &Account) -> Permissions {
-        let Names { name, group } = &*account.0;
-        let named = [&**name, &**group, ALL].into_iter().filter_map(|name| self.0.get(name));
+        let named = account.names().into_iter().filter_map(|name| self.0.get(name));
         named.fold(Permissions::default(), |all, more| all.and(*more))
+    }
+
+    /// What each of those who are named may do.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, Permissions)> {
+        self.0.iter().map(|(subject, permissions)| (&**subject, *permissions))
     }
 }
 

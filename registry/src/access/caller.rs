@@ -115,7 +115,19 @@ impl Caller {
     /// Whether a repository is in the list that they get. The list has a scope of its own, so that a token's other
     /// scopes do not count.
     pub(crate) fn may_list(&self, repository: &RepoName) -> bool {
-        self.allows(Action::MetadataRead, repository)
+        match &self.0 {
+            Kind::Everybody => true,
+            Kind::Somebody { rules, who, .. } => rules.list(who, repository),
+        }
+    }
+
+    /// The first text from `from` on, in bytewise order, that is in that list if it is a repository's name. Takes no longer
+    /// where there are many of which they may list few.
+    pub(crate) fn next_listed(&self, from: &str) -> Option<String> {
+        match &self.0 {
+            Kind::Everybody => Some(from.to_owned()),
+            Kind::Somebody { rules, who, .. } => rules.next_listed(who, from),
+        }
     }
 
     /// Whether they may learn what is in a repository, by this token or another one.

@@ -12,6 +12,7 @@ use oci::RepoName;
 use super::{
     basic::Credentials,
     invalid::{BadLogins, InvalidPolicy},
+    listed::{Lister, Openings},
     token::Subject,
     users::{Attempt, Fingerprint, UserId, Users},
     who::Who,
@@ -36,6 +37,7 @@ struct World {
     name: Box<str>,
     users: Users,
     paths: Paths<Readers>,
+    openings: Openings,
 }
 
 /// Who reads one path.
@@ -77,6 +79,11 @@ impl Guests {
         reading && self.0.iter().enumerate().any(|(primary, world)| world.lets_in(primary, who, repository))
     }
 
+    /// For each primary the first text from `from` on, in bytewise order, that it lets somebody list as a repository's name.
+    pub(super) fn next_listed(&self, who: &Who, from: &str) -> impl Iterator<Item = String> {
+        self.0.iter().enumerate().filter_map(move |(primary, world)| world.next_listed(primary, who, from))
+    }
+
     /// What a guest is called: the primary's name and the username there. None of this registry's own users has a colon in
     /// their name.
     pub(super) fn name(&self, guest: Guest) -> Option<Arc<str>> {
@@ -109,19 +116,48 @@ impl World {
                 NotAdded::Duplicate => InvalidPolicy::DuplicatePath(path.clone()),
             })?;
         }
-        Ok(Self { name: name.as_str().into(), users, paths })
+        let openings =
+            paths.beginnings().into_iter().map(|(beginning, readers)| (beginning, readers.listers()));
+        let openings = Openings::new(openings);
+        Ok(Self { name: name.as_str().into(), users, paths, openings })
     }
 
     fn lets_in(&self, primary: usize, who: &Who, repository: &RepoName) -> bool {
-        let Some(readers) = self.paths.most_specific(repository) else { return false };
-        readers.visibility == Visibility::Public
+        self.paths.most_specific(repository).is_some_and(|readers| readers.have(primary, who))
+    }
+
+    fn next_listed(&self, primary: usize, who: &Who, from: &str) -> Option<String> {
+        let open = |readers: Option<&Readers>| readers.is_some_and(|readers| readers.have(primary, who));
+        let named = match who {
+            Who::Guest(guest) if guest.primary == primary => Some(Lister::User(guest.user)),
+            Who::Node(_) => Some(Lister::Nodes),
+            Who::Nobody | Who::User(_) | Who::Account(_) | Who::Guest(_) => None,
+        };
+        let listers = [Lister::Everybody].into_iter().chain(named);
+        self.paths.next_open(from, open, self.openings.next(listers, from))
+    }
+}
+
+impl Readers {
+    /// Whether somebody is one of them, of this primary.
+    fn have(&self, primary: usize, who: &Who) -> bool {
+        self.visibility == Visibility::Public
             || match who {
                 Who::Guest(guest) => {
-                    guest.primary == primary && readers.named.binary_search(&guest.user).is_ok()
+                    guest.primary == primary && self.named.binary_search(&guest.user).is_ok()
                 }
-                Who::Node(_) => readers.visibility == Visibility::Cluster,
+                Who::Node(_) => self.visibility == Visibility::Cluster,
                 Who::Nobody | Who::User(_) | Who::Account(_) => false,
             }
+    }
+
+    fn listers(&self) -> impl Iterator<Item = Lister> {
+        let all = match self.visibility {
+            Visibility::Private => None,
+            Visibility::Cluster => Some(Lister::Nodes),
+            Visibility::Public => Some(Lister::Everybody),
+        };
+        all.into_iter().chain(self.named.iter().map(|user| Lister::User(*user)))
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     account::{Accounts, Granted},
     guests::Guests,
     invalid::{BadLogins, InvalidPolicy},
+    listed::{Lister, Openings},
     permissions::Permissions,
     tags::Immutable,
     token::Subject,
@@ -23,6 +24,8 @@ use crate::{
 
 /// What is readable by all, or by nodes.
 const READING: [Action; 2] = [Action::ContentRead, Action::MetadataRead];
+/// What lets a repository be listed.
+const LISTING: Action = Action::MetadataRead;
 /// What is said of paths that no rule covers, in messages.
 const UNDECLARED: &str = "undeclared";
 
@@ -35,6 +38,7 @@ pub(crate) struct Rules {
     pub(super) accounts: Option<Accounts>,
     pub(super) guests: Guests,
     paths: Paths<Rule>,
+    openings: Openings,
     undeclared: Rule,
     governing: Arc<Governing>,
     /// Named by rules, but without a login.
@@ -89,7 +93,20 @@ impl Rules {
         let governing = Arc::new(Governing::new(quotas));
         let left_out = if let BadLogins::LeaveOut(reasons) = bad { reasons } else { Vec::new() };
         let revision = policy.revision();
-        Ok(Self { revision, users, accounts, guests, paths, undeclared, governing, strangers, left_out })
+        let openings = paths.beginnings().into_iter().map(|(beginning, rule)| (beginning, rule.listers()));
+        let openings = Openings::new(openings);
+        Ok(Self {
+            revision,
+            users,
+            accounts,
+            guests,
+            paths,
+            openings,
+            undeclared,
+            governing,
+            strangers,
+            left_out,
+        })
     }
 
     pub(crate) fn revision(&self) -> &str {
@@ -128,6 +145,18 @@ impl Rules {
     pub(super) fn allow(&self, who: &Who, action: Action, repository: &RepoName) -> bool {
         let rule = self.paths.most_specific(repository).unwrap_or(&self.undeclared);
         self.permissions(rule, who).has(action) || self.guests.allow(who, action, repository)
+    }
+
+    /// Whether a repository is in the list that they get.
+    pub(super) fn list(&self, who: &Who, repository: &RepoName) -> bool {
+        self.allow(who, LISTING, repository)
+    }
+
+    /// The first text from `from` on, in bytewise order, that would be in their list if it were a repository's name.
+    pub(super) fn next_listed(&self, who: &Who, from: &str) -> Option<String> {
+        let open = |rule: Option<&Rule>| self.permissions(rule.unwrap_or(&self.undeclared), who).has(LISTING);
+        let own = self.paths.next_open(from, open, self.openings.next(listers(who), from));
+        own.into_iter().chain(self.guests.next_listed(who, from)).min()
     }
 
     /// What they may do by a rule of this registry's own.
@@ -204,10 +233,34 @@ impl Rule {
         Ok(Self { everybody, nodes, accounts, named: named.into(), immutable: Immutable::default() })
     }
 
+    /// Who may list what it decides, but those who may list everything.
+    fn listers(&self) -> impl Iterator<Item = Lister> {
+        let groups = [(Lister::Everybody, self.everybody), (Lister::Nodes, self.nodes)].into_iter();
+        let users = self.named.iter().map(|(user, permissions)| (Lister::User(*user), *permissions));
+        let accounts =
+            self.accounts.all().map(|(subject, permissions)| (Lister::Account(subject.into()), permissions));
+        let all = groups.chain(users).chain(accounts);
+        all.filter(|(_, permissions)| permissions.has(LISTING)).map(|(subject, _)| subject)
+    }
+
     fn of(&self, user: UserId) -> Permissions {
         let found = self.named.binary_search_by_key(&user, |(named, _)| *named);
         found.map(|index| self.named[index].1).unwrap_or_default()
     }
+}
+
+/// Under what they are named in rules of this registry's own.
+fn listers(who: &Who) -> Vec<Lister> {
+    let mut listers = vec![Lister::Everybody];
+    match who {
+        Who::Nobody | Who::Guest(_) => {}
+        Who::User(user) => listers.push(Lister::User(*user)),
+        Who::Account(account) => {
+            listers.extend(account.names().map(|name| Lister::Account(name.into())));
+        }
+        Who::Node(_) => listers.push(Lister::Nodes),
+    }
+    listers
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::*;
 mod accounts;
 pub(in crate::access) mod cluster;
 mod decision;
+mod listed;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

@@ -20,7 +20,7 @@ const MAX_USERS: usize = 100_000;
 const MAX_SECRETS: usize = 16;
 
 /// One of the users of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct UserId(u32);
 
 /// Says in a token which secret or password it was got with, so that the token goes when that goes. Tells nothing of

@@ -24,9 +24,9 @@ pub(super) async fn repositories(
     query: &Query,
 ) -> Result<Response, Error> {
     let last = query.get("last").map(str::to_owned);
-    let readable = move |name: &RepoName| caller.may_list(name);
     let n = page_size(query)?;
-    let (page, more) = storage.repositories(last, n, readable).await?;
+    let next = move |from: &str| caller.next_listed(from);
+    let (page, more) = storage.repositories(last, n, next).await?;
     let response = json("application/json", &json!({ "repositories": page }));
     Ok(match page.last() {
         Some(last) if more => with_next(response, "/v2/_catalog", &query.with_last(last.as_str())),

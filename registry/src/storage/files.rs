@@ -354,14 +354,13 @@ impl Files {
         .await
     }
 
-    /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
     pub(super) async fn repositories(
         &self,
         last: Option<String>,
         n: usize,
-        wanted: impl Fn(&RepoName) -> bool + Send + 'static,
+        next: impl Fn(&str) -> Option<String> + Send + 'static,
     ) -> Result<(Vec<RepoName>, bool), Error> {
-        self.run(move |store| store.repositories(last.as_deref(), n, wanted)).await
+        self.run(move |store| store.repositories(last.as_deref(), n, next)).await
     }
 
     pub(super) async fn count_repositories(&self) -> Result<u64, Error> {

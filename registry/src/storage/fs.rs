@@ -12,6 +12,7 @@ mod disk;
 mod durable;
 mod events;
 mod feed;
+mod filled;
 mod folder;
 mod id;
 mod index;
@@ -33,7 +34,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, RwLockReadGuard, RwLockWriteGuard,
+        Arc, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -57,6 +58,7 @@ use self::{
     disk::Disk,
     durable::Durable,
     feed::Feed,
+    filled::Filled,
     layout::Layout,
     listing::{Listings, Steady},
     locks::Locks,
@@ -92,8 +94,7 @@ pub(crate) struct Store {
     /// What was read; good until the repository's lock is taken.
     pub(super) cache: Arc<Cache>,
     damaged: AtomicU64,
-    changes: AtomicU64,
-    counted: Mutex<Option<(u64, u64)>>,
+    filled: Filled,
     uploads: uploads::Count,
     sparse: Sparse,
     /// Taken after the locks of a repository and of content, before those of tags and places.
@@ -140,8 +141,7 @@ impl Store {
             steady: Steady::default(),
             cache: Arc::default(),
             damaged: AtomicU64::default(),
-            changes: AtomicU64::default(),
-            counted: Mutex::default(),
+            filled: Filled::default(),
             uploads,
             sparse: Sparse::default(),
             ledger: Ledger::default(),

@@ -125,6 +125,61 @@ async fn p31_the_catalog_lists_only_what_the_caller_may_read() {
 }
 
 #[tokio::test]
+async fn p31_pages_of_the_catalog_go_past_what_is_shut() {
+    let more = "
+- path: a/b/*
+  access: [{user: alice, role: Reader}]
+- path: a/b/shut/*
+- path: a/b/shut/open
+  access: [{user: alice, role: Reader}]
+- path: a-b
+  access: [{user: alice, role: Reader}]
+- path: team/shut
+- path: z
+  access: [{user: alice, role: Reader}]
+";
+    let standalone = Standalone::under(&(policy() + more));
+    let login = |username: &str| standalone.server.client().login(username, "secret");
+    let seen =
+        ["a-b", "a/b/c", "a/b/c/d", "a/b/shut", "a/b/shut/open", "team/a", "team/shut/a", "team/web", "z"];
+    for name in seen.into_iter().chain(["a", "a/b", "a/b/shut/a", "b", "team", "team/shut", "z/a"]) {
+        login("admin").push_image(name, "v1", name).await;
+    }
+    let alice = login("alice");
+    for n in 1..=10 {
+        let (mut all, mut path) = (Vec::new(), format!("/v2/_catalog?n={n}"));
+        loop {
+            let answer = alice.get(&path).await.expect(StatusCode::OK);
+            let page: serde_json::Value = answer.json();
+            all.extend(
+                page["repositories"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()),
+            );
+            let Some(link) = answer.headers.get("link") else { break };
+            path = link.to_str().unwrap().split(['<', '>']).nth(1).unwrap().to_owned();
+        }
+        assert_eq!(all, seen, "n={n}");
+    }
+    for (last, first) in [
+        ("a/b/shut/a", r#"["a/b/shut/open"]"#),
+        ("a/b0", r#"["team/a"]"#),
+        ("a/bb/../..", r#"["team/a"]"#),
+        ("../../a", r#"["a-b"]"#),
+        ("a/b/", r#"["a/b/c"]"#),
+        ("team", r#"["team/a"]"#),
+        ("team/web", r#"["z"]"#),
+        ("z", "[]"),
+        ("~", "[]"),
+    ] {
+        let page = alice.get(&format!("/v2/_catalog?n=1&last={last}")).await;
+        assert_eq!(page.body, format!(r#"{{"repositories":{first}}}"#), "after {last}");
+    }
+    // Everybody who asks for it sees what is public.
+    let anonymous = standalone.server.client();
+    let with_token = crate::tokens::with_token(&anonymous, "registry:catalog:*").await;
+    assert_eq!(with_token.get("/v2/_catalog").await.body, r#"{"repositories":["team/web"]}"#);
+}
+
+#[tokio::test]
 async fn p14_a_mount_from_where_one_may_not_read_looks_like_one_from_nowhere() {
     let standalone = Standalone::start();
     let login = |username: &str| standalone.server.client().login(username, "secret");

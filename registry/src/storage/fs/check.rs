@@ -137,6 +137,9 @@ impl Check<'_> {
             for finding in find(self.store)? {
                 problems.push(self.settle(finding)?);
             }
+            if let Some(repository) = repository.filter(|_| self.repair) {
+                self.store.look_for_manifests(repository);
+            }
         }
         for problem in problems {
             (self.report)(problem);

@@ -11,6 +11,7 @@ use super::{
 use crate::storage::{
     Error, IoContext as _,
     ledger::{LastPush, Scope, Shelf, Tally},
+    walk::{Walk, everything},
 };
 
 impl Shelf for Store {
@@ -54,7 +55,7 @@ impl Store {
     ) -> Result<bool, Error> {
         match scope.governed().only() {
             Some(repository) => each(repository),
-            None => self.walk(scope.governed().prefix(), None, &mut |repository| {
+            None => self.walk(Walk::below(scope.governed().prefix()), &everything, &mut |repository| {
                 if scope.has(&repository) { each(repository) } else { Ok(true) }
             }),
         }

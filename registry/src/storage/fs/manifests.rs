@@ -106,6 +106,7 @@ impl Store {
         stored.inspect_err(|_| {
             self.listings.forget(&folder.tags());
             self.listings.forget(&folder.deletions());
+            self.look_for_manifests(repository);
             entry.doubt();
         })?;
         drop(announced);
@@ -125,7 +126,7 @@ impl Store {
             }
         }
         drop(entry);
-        self.repositories_changed();
+        self.filled.note(repository, true);
         self.forget_entries(&outdated);
         Ok(Put::Stored)
     }
@@ -276,13 +277,15 @@ impl Store {
             announced = Some(self.announce_deletions(repository, &records));
             let tags: Vec<_> = tags.iter().collect();
             let manifest = is_last.then_some(digest);
-            let removed =
-                self.take_away(repository, &tags, &records, manifest).inspect_err(|_| entry.doubt())?;
+            let removed = self.take_away(repository, &tags, &records, manifest).inspect_err(|_| {
+                self.look_for_manifests(repository);
+                entry.doubt();
+            })?;
             entry.tags(0, removed);
             self.forget_entries(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>());
         }
         drop(announced);
-        self.repositories_changed();
+        self.look_for_manifests(repository);
         self.forget_entries(&entries);
         if self.marked_size(repository, digest)?.is_none() {
             self.durable.forget(&self.layout.holder(digest, repository))?;

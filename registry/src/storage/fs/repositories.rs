@@ -1,28 +1,30 @@
 //! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the
-//! folders on the way to it, of which large ones are kept in order; for who may see few of them also a look at each one
-//! between.
-
-use std::sync::atomic::Ordering;
+//! folders on the way to it, of which large ones are kept in order; for who may see few of many no more than that, but for a
+//! look at each one that is shut within a path that they may see.
 
 use oci::{RepoName, digest::ALGORITHMS};
 
 use super::{Store, folder, layout::Repository};
-use crate::storage::Error;
+use crate::storage::{
+    Error,
+    walk::{self, Look, Walk, everything},
+};
 
 /// Read at once of a large folder.
 const STEPS: usize = 256;
 
 impl Store {
-    /// At most `n` repositories after `last` that `wanted` accepts, and whether there are more.
+    /// At most `n` repositories after `last`, and whether there are more. `next` says of any text which one, from there on,
+    /// is the first that may be among them.
     pub(crate) fn repositories(
         &self,
         last: Option<&str>,
         n: usize,
-        wanted: impl Fn(&RepoName) -> bool,
+        next: impl Fn(&str) -> Option<String>,
     ) -> Result<(Vec<RepoName>, bool), Error> {
         let mut found = Vec::new();
-        self.walk("", last, &mut |repository| {
-            if wanted(&repository) && has_manifests(&self.layout.repository(&repository))? {
+        self.walk(Walk::after(last), &next, &mut |repository| {
+            if has_manifests(&self.layout.repository(&repository))? {
                 found.push(repository);
             }
             Ok(found.len() <= n)
@@ -32,78 +34,61 @@ impl Store {
         Ok((found, more))
     }
 
-    /// Number of repositories; counted again only after something changed.
+    /// Number of repositories: counted where nobody has yet, then kept up.
     pub(crate) fn count_repositories(&self) -> Result<u64, Error> {
-        let changes = self.changes.load(Ordering::Acquire);
-        let mut counted = self.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match *counted {
-            Some((when, count)) if when == changes => Ok(count),
-            _ => {
-                let mut count = 0;
-                self.walk("", None, &mut |repository| {
-                    count += u64::from(has_manifests(&self.layout.repository(&repository))?);
-                    Ok(true)
-                })?;
-                *counted = Some((changes, count));
-                Ok(count)
+        self.filled.count(|| {
+            self.walk_all(&mut |repository| {
+                // So that what is found is still so when it is noted.
+                let _no_deletes = self.locks.push(&repository);
+                if has_manifests(&self.layout.repository(&repository))? {
+                    self.filled.note(&repository, true);
+                }
+                Ok(true)
+            })
+        })
+    }
+
+    /// A manifest went, or something of which nobody knows what it left; whoever says so has the repository's lock.
+    pub(super) fn look_for_manifests(&self, repository: &RepoName) {
+        match has_manifests(&self.layout.repository(repository)) {
+            Ok(is_filled) => self.filled.note(repository, is_filled),
+            Err(error) => {
+                tracing::warn!(%repository, %error, "repositories will be counted anew");
+                self.filled.forget();
             }
         }
     }
 
-    /// A manifest came or went.
-    pub(super) fn repositories_changed(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
+    /// Calls `each` with every name, sorted, whether there is anything under just that name or not, until it says no.
+    pub(super) fn walk_all(
+        &self,
+        each: &mut dyn FnMut(RepoName) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        self.walk(Walk::after(None), &everything, each).map(drop)
     }
 
-    /// Calls `each` with every name below `prefix` (empty, or ending in `/`) after `last`, sorted, whether there is
-    /// anything under just that name or not, until it says no. False where it did.
+    /// The same with the names that a walk leads to. False where `each` said no.
     pub(super) fn walk(
         &self,
-        prefix: &str,
-        last: Option<&str>,
+        mut walk: Walk,
+        next: &dyn Fn(&str) -> Option<String>,
         each: &mut dyn FnMut(RepoName) -> Result<bool, Error>,
     ) -> Result<bool, Error> {
-        let folder = self.layout.repositories().join(prefix);
-        let mut after = last.and_then(|last| Some(before(last.strip_prefix(prefix)?)));
-        loop {
-            let (steps, more) = self.steady_page(&folder, after.as_deref(), STEPS, steps)?;
-            for step in &steps {
-                let step = format!("{prefix}{step}");
-                let go_on = if step.ends_with('/') {
-                    let is_past = last.is_some_and(|last| last > step.as_str() && !last.starts_with(&step));
-                    is_past || self.walk(&step, last, each)?
-                } else {
-                    match step.parse() {
-                        Ok(name) if last.is_none_or(|last| step.as_str() > last) => each(name)?,
-                        _ => true,
+        while let Some(look) = walk.next(next) {
+            match look {
+                Look::At(repository) => {
+                    if !each(repository)? {
+                        return Ok(false);
                     }
-                };
-                if !go_on {
-                    return Ok(false);
+                }
+                Look::In { prefix, after } => {
+                    let folder = self.layout.repositories().join(&prefix);
+                    let (steps, more) = self.steady_page(&folder, after.as_deref(), STEPS, walk::steps)?;
+                    walk.found(prefix, &steps, more);
                 }
             }
-            match steps.into_iter().next_back() {
-                Some(step) if more => after = Some(step),
-                _ => return Ok(true),
-            }
         }
-    }
-}
-
-/// `a` comes before `a-b`, and that before `a/b`: a repository and what is below it sort apart.
-fn steps(name: String, to: &mut Vec<String>) {
-    if !name.starts_with('_') {
-        to.push(format!("{name}/"));
-        to.push(name);
-    }
-}
-
-/// After what all steps come that lead to something after `last`, which is below the same folder.
-fn before(last: &str) -> String {
-    match last.split_once('/') {
-        // The step to what is below is one of them. Nothing in a name comes after this before a slash does.
-        Some((name, _)) => format!("{name}.\u{7f}"),
-        None => last.to_owned(),
+        Ok(true)
     }
 }
 

@@ -10,9 +10,9 @@ mod failing;
 mod journal;
 mod power;
 mod racing;
+mod repositories;
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     time::{Duration, SystemTime},
 };
@@ -22,7 +22,7 @@ use oci::{Algorithm, Digest, Manifest, Reference, manifest};
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::{Deleted, Finished, OpenError, Put, UploadId};
+use crate::storage::{Deleted, Finished, OpenError, Put, UploadId, walk::everything};
 
 fn store() -> (TempDir, Store) {
     // In memory, where that is possible: some of these tests sync a hundred thousand times.
@@ -246,22 +246,6 @@ fn a_delete_and_a_push_that_race_leave_nothing_torn() {
 }
 
 #[test]
-fn repositories_are_counted_when_something_changes() {
-    let (_root, store) = store();
-    assert_eq!(store.count_repositories().unwrap(), 0);
-    push(&store, "{}");
-    push(&store, "layer");
-    assert_eq!(store.count_repositories().unwrap(), 0);
-    let (manifest, bytes) = image("layer");
-    let digest = Digest::of(Algorithm::Sha256, &bytes);
-    store.put_manifest(&repository(), manifest, &digest, &bytes, &[], None).unwrap();
-    assert_eq!(store.count_repositories().unwrap(), 1);
-    assert!(store.find_manifest(&repository(), &Reference::Digest(digest.clone())).unwrap().is_some());
-    store.delete_manifest(&repository(), &digest, None).unwrap();
-    assert_eq!(store.count_repositories().unwrap(), 0);
-}
-
-#[test]
 fn pages_of_many_tags_follow_every_change() {
     let (_root, store, digest) = damaged::filled();
     let tags = store.layout.repository(&repository()).tags();
@@ -282,43 +266,6 @@ fn pages_of_many_tags_follow_every_change() {
     assert_eq!(page("t1002", 1), (vec!["t1003".to_owned()], true));
     // Nothing is left where it was made.
     assert_eq!(leftovers(&store), [""; 0]);
-}
-
-#[test]
-fn pages_of_many_repositories_follow_every_change() {
-    let (_root, store) = store();
-    let make = |name: &str| {
-        let manifests = store.layout.repository(&name.parse().unwrap()).manifests(Algorithm::Sha256);
-        fs::create_dir_all(&manifests).unwrap();
-        fs::write(manifests.join("manifest"), "").unwrap();
-        name.to_owned()
-    };
-    let pages = |n| {
-        let mut all: Vec<String> = Vec::new();
-        loop {
-            let (page, more) = store.repositories(all.last().map(String::as_str), n, |_| true).unwrap();
-            assert!(page.len() == n || !more);
-            all.extend(page.iter().map(ToString::to_string));
-            if !more {
-                return all;
-            }
-        }
-    };
-    let names =
-        (0..1100).flat_map(|n| [format!("a{n}"), format!("a{n}/b"), format!("a{n}-c"), format!("a{n}/d/e")]);
-    let mut all: BTreeSet<_> = names.map(|name| make(&name)).collect();
-    let folder = store.layout.repositories();
-    for new in ["a500/c", "a500-a", "a501.a/b"] {
-        // As if nothing had come for a while.
-        let past = SystemTime::now() - Duration::from_secs(1);
-        File::open(&folder).unwrap().set_modified(past).unwrap();
-        for n in [300, 1999] {
-            assert!(pages(n).iter().eq(&all), "before {new}");
-            assert!(store.steady.knows(&folder));
-        }
-        all.insert(make(new));
-        assert!(pages(700).iter().eq(&all), "with {new}");
-    }
 }
 
 #[test]

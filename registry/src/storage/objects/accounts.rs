@@ -21,9 +21,12 @@ use super::{
     blobs::Membership,
     bucket::{AT_ONCE, LEAST_VALUE},
     keys,
-    lists::Walk,
 };
-use crate::storage::{Error, Governing, LastPush, Tally, ledger::Scope};
+use crate::storage::{
+    Error, Governing, LastPush, Tally,
+    ledger::Scope,
+    walk::{Walk, everything},
+};
 
 /// For so long what was counted is good enough for who only looks.
 const COUNTED: Duration = Duration::from_secs(10);
@@ -150,8 +153,8 @@ impl Objects {
         if let Some(repository) = scope.governed().only() {
             return Ok(vec![repository]);
         }
-        let (mut names, mut walk) = (Vec::new(), Walk::after(None));
-        while let Some(repository) = walk.next(self).await? {
+        let (mut names, mut walk) = (Vec::new(), Walk::below(scope.governed().prefix()));
+        while let Some(repository) = walk.next_in(self, everything).await? {
             names.extend(Some(repository).filter(|repository| scope.has(repository)));
         }
         Ok(names)

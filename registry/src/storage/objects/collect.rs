@@ -16,10 +16,13 @@ use super::{
     bucket::{LEAST_VALUE, LONGEST},
     contents::Content,
     keys,
-    lists::Walk,
     sessions::{LEASE, Session},
 };
-use crate::storage::{Collected, Collecting, Deleted, Error, UploadId, fs::CollectedKind as Kind};
+use crate::storage::{
+    Collected, Collecting, Deleted, Error, UploadId,
+    fs::CollectedKind as Kind,
+    walk::{Walk, everything},
+};
 
 /// Clients pause between the requests of a session: no grace time is shorter than this.
 const LEAST: Duration = Duration::from_secs(600);
@@ -144,7 +147,7 @@ impl Run<'_> {
 
     async fn repositories(&mut self) -> Result<(), Error> {
         let mut walk = Walk::after(None);
-        while let Some(repository) = walk.next(self.objects).await? {
+        while let Some(repository) = walk.next_in(self.objects, everything).await? {
             for part in ["_manifests", "_tags"] {
                 let mut found = self.objects.bucket.list(&keys::within(&repository, part));
                 while let Some(found) = found.try_next().await? {

@@ -1,6 +1,6 @@
 //! Tags, referrers, repositories. Stores promise no order, so that whatever is sorted is listed whole first: a page of tags
 //! or referrers costs one listing of all of them (a request for each thousand), referrers one look at each of the page
-//! besides; a page of repositories costs a listing of each folder on the way, and one of each repository in it.
+//! besides; a page of repositories costs a listing of each folder in which any may be seen, and one of each repository that may.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -15,7 +15,11 @@ use super::{
     bucket::{AT_ONCE, LEAST_VALUE},
     keys,
 };
-use crate::storage::{Error, ReferrersPage, model::weigh};
+use crate::storage::{
+    Error, ReferrersPage,
+    model::weigh,
+    walk::{self, Look, Walk, everything},
+};
 
 /// For so long it does not matter that other instances add and remove repositories.
 const COUNTED: Duration = Duration::from_secs(10);
@@ -119,12 +123,12 @@ impl Objects {
         &self,
         last: Option<String>,
         n: usize,
-        wanted: impl Fn(&RepoName) -> bool + Send + 'static,
+        next: impl Fn(&str) -> Option<String> + Send + 'static,
     ) -> Result<(Vec<RepoName>, bool), Error> {
         let mut found = Vec::new();
-        let mut walk = Walk::after(last);
-        while let Some(repository) = walk.next(self).await? {
-            if !wanted(&repository) || !self.has_any(&repository, "_manifests").await? {
+        let mut walk = Walk::after(last.as_deref());
+        while let Some(repository) = walk.next_in(self, &next).await? {
+            if !self.has_any(&repository, "_manifests").await? {
                 continue;
             }
             if found.len() == n {
@@ -146,7 +150,7 @@ impl Objects {
             return Ok(count);
         }
         let (mut count, mut walk) = (0, Walk::after(None));
-        while let Some(repository) = walk.next(self).await? {
+        while let Some(repository) = walk.next_in(self, everything).await? {
             count += u64::from(self.has_any(&repository, "_manifests").await?);
         }
         let mut counted = self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,41 +159,29 @@ impl Objects {
     }
 }
 
-/// Every name under which a repository may be, sorted bytewise.
-#[derive(Debug)]
-pub(super) struct Walk {
-    last: Option<String>,
-    /// What comes, the next one at the end. What ends in `/` stands for what is below it.
-    steps: Vec<String>,
-}
-
 impl Walk {
-    pub(super) fn after(last: Option<String>) -> Self {
-        Self { last, steps: vec!["/".to_owned()] }
-    }
-
-    pub(super) async fn next(&mut self, objects: &Objects) -> Result<Option<RepoName>, Error> {
-        while let Some(step) = self.steps.pop() {
-            let last = self.last.as_deref();
-            if !step.ends_with('/') {
-                match step.parse() {
-                    Ok(name) if last.is_none_or(|last| step.as_str() > last) => return Ok(Some(name)),
-                    _ => continue,
+    /// The next name under which a repository may be; none at the end.
+    pub(super) async fn next_in(
+        &mut self,
+        objects: &Objects,
+        next: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<RepoName>, Error> {
+        loop {
+            match self.next(&next) {
+                None => return Ok(None),
+                Some(Look::At(repository)) => return Ok(Some(repository)),
+                Some(Look::In { prefix, after }) => {
+                    let mut steps = Vec::new();
+                    for folder in
+                        objects.bucket.folders(&format!("{}/{prefix}", keys::REPOSITORIES).into()).await?
+                    {
+                        walk::steps(folder, &mut steps);
+                    }
+                    steps.retain(|step| after.as_ref().is_none_or(|after| step > after));
+                    steps.sort_unstable();
+                    self.found(prefix, &steps, false);
                 }
             }
-            let prefix = step.trim_start_matches('/');
-            if last.is_some_and(|last| last > prefix && !last.starts_with(prefix)) {
-                continue;
-            }
-            let folder = format!("{}/{prefix}", keys::REPOSITORIES);
-            let children = objects.bucket.folders(&folder.into()).await?;
-            let children = children.into_iter().filter(|name| !name.starts_with('_'));
-            // `a` comes before `a-b`, and that before `a/b`: a repository and what is below it sort apart.
-            let mut below: Vec<String> =
-                children.flat_map(|name| [format!("{prefix}{name}"), format!("{prefix}{name}/")]).collect();
-            below.sort_unstable_by(|a, b| b.cmp(a));
-            self.steps.extend(below);
         }
-        Ok(None)
     }
 }

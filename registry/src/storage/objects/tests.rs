@@ -16,6 +16,7 @@ use super::{
 };
 use crate::storage::{
     Collected, Collecting, Deleted, Error, Finished, NewTag, NotOpened, Put, StoredManifest, UploadId,
+    walk::{everything, tests::by_rules},
 };
 
 /// A registry's instances, and the time that they go by.
@@ -196,4 +197,32 @@ async fn a_tag_that_was_moved_does_not_go_with_the_manifest_that_it_pointed_to()
     assert_eq!(found.digest, image("two").2);
     let tags = pair.one.tags(name.clone(), None, 10).await.unwrap().unwrap();
     assert_eq!(tags.0, ["two", "v1"]);
+}
+
+#[tokio::test]
+async fn the_list_of_who_may_see_few_of_many_takes_few_requests() {
+    let pair = Pair::new();
+    for n in 0..20 {
+        for name in [format!("team-{n:02}/app"), format!("team-{n:02}/app/web"), format!("t{n:02}")] {
+            let name = repository(&name);
+            push_text(&pair.one, &name, "{}").await.unwrap();
+            put(&pair.one, &name, "{}", &[]).await.unwrap();
+        }
+    }
+    let list = async |rules: &[(&str, bool)], last: Option<&str>| {
+        let rules = rules.iter().map(|(path, is_open)| ((*path).to_owned(), *is_open)).collect();
+        let before = pair.bucket.operations();
+        let found = pair.two.repositories(last.map(str::to_owned), 10, by_rules(&rules)).await.unwrap();
+        assert!(!found.1);
+        let found: Vec<_> = found.0.iter().map(ToString::to_string).collect();
+        (found.join(" "), pair.bucket.operations() - before)
+    };
+    assert_eq!(list(&[], None).await, (String::new(), 0));
+    // One for each, whether it is there or not.
+    let alone = [("t07", true), ("t09", true), ("u", true)];
+    assert_eq!(list(&alone, None).await, ("t07 t09".into(), 3));
+    assert_eq!(list(&alone, Some("t07")).await, ("t09".into(), 2));
+    // The folder, that of each one in it, and a look at each.
+    let below = [("team-07/*", true), ("team-07/app/*", false), ("team-19/none/*", true)];
+    assert_eq!(list(&below, None).await, ("team-07/app".into(), 3));
 }

@@ -11,15 +11,14 @@ use crate::storage::{
 impl Check<'_> {
     pub(super) fn repositories(&mut self) -> Result<(), Error> {
         let store = self.store;
-        store.walk("", None, &mut |repository| {
+        store.walk_all(&mut |repository| {
             self.blobs(&repository)?;
             self.manifests(&repository)?;
             self.tags(&repository)?;
             self.deletions(&repository)?;
             self.entries(&repository)?;
             Ok((self.go_on)())
-        })?;
-        Ok(())
+        })
     }
 
     fn blobs(&mut self, repository: &RepoName) -> Result<(), Error> {

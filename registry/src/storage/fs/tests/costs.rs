@@ -196,21 +196,50 @@ fn fill(store: &Store, numbers: std::ops::Range<u32>) {
     });
 }
 
-fn of_lists(store: &Store, middle: &str, table: &mut Table) {
+/// The list of who may see five of all.
+fn of_few(store: &Store, all: u32, table: &mut Table) {
+    let few: std::collections::BTreeSet<_> = (0..5).map(|n| named(n * (all / 5)).to_string()).collect();
+    let next = |from: &str| {
+        few.range::<str, _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded)).next().cloned()
+    };
+    table.add("catalog of who may see five", {
+        measure(|_| assert_eq!(store.repositories(None, 100, next).unwrap().0.len(), 5))
+    });
+    // What is below each of them could be seen.
+    let next = |from: &str| {
+        let is_shut = from.starts_with("app-") && !from.contains(['/', '\0']) && !few.contains(from);
+        Some(if is_shut { format!("{from}\0") } else { from.to_owned() })
+    };
+    table.add("where all but five are shut alone", {
+        measure(|_| assert!(store.repositories(None, 100, next).unwrap().0.len() >= 5))
+    });
+    table.add("catalog of who may see nothing", {
+        measure(|_| drop(store.repositories(None, 100, |_| None).unwrap()))
+    });
+}
+
+fn of_lists(store: &Store, all: u32, table: &mut Table) {
+    let middle = named(all / 2);
+    let middle = middle.as_str();
     for (what, last, n) in [
         ("catalog, first page of 100", None, 100),
         ("catalog, page of 100", Some(middle), 100),
         ("catalog, page of 1000", Some(middle), 1000),
     ] {
-        table.add(what, measure(|_| drop(store.repositories(last, n, |_| true).unwrap())));
+        table.add(what, measure(|_| drop(store.repositories(last, n, everything).unwrap())));
     }
-    table.add(
-        "catalog of who may see nothing",
-        measure(|_| drop(store.repositories(None, 100, |_| false).unwrap())),
-    );
-    table.add("count of repositories", {
+    of_few(store, all, table);
+    table.add("count of repositories, the first", {
         measure(|_| {
-            store.repositories_changed();
+            store.filled.forget();
+            store.count_repositories().unwrap();
+        })
+    });
+    table.add("count after a change", {
+        measure(|_| {
+            store.delete_manifest(&named(0), &numbered(0).1, None).unwrap();
+            let (manifest, digest, bytes) = numbered(0);
+            store.put_manifest(&named(0), manifest, &digest, &bytes, &[], None).unwrap();
             store.count_repositories().unwrap();
         })
     });
@@ -247,9 +276,9 @@ fn costs_of_many_repositories_and_referrers() {
     push(&store, "layer");
     let mut table = Table(Vec::new());
     fill(&store, 0..10);
-    of_lists(&store, named(5).as_str(), &mut table);
+    of_lists(&store, 10, &mut table);
     fill(&store, 10..MANY);
-    of_lists(&store, named(MANY / 2).as_str(), &mut table);
+    of_lists(&store, MANY, &mut table);
     table.print("10      10,000 of each");
 }
 

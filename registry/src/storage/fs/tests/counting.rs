@@ -27,6 +27,9 @@ pub(super) fn assert_right(store: &Store) {
     let kept_up = figures(usage(store));
     store.ledger.forget();
     assert_eq!(kept_up, figures(usage(store)));
+    let kept_up = store.count_repositories().unwrap();
+    store.filled.forget();
+    assert_eq!(kept_up, store.count_repositories().unwrap());
 }
 
 #[test]
@@ -34,6 +37,7 @@ fn whatever_step_fails_the_figures_are_right() {
     for step in 1.. {
         let (_root, store) = filled();
         govern(&store, &["team/*", "other"]);
+        assert_eq!(store.count_repositories().unwrap(), 1);
         let faults = Arc::clone(&store.durable.disk.faults);
         faults.plan(step, 1, Errno::IO);
         let done = push_and_delete(&store, &mut Acknowledged::default(), &mut |_| {});

@@ -102,6 +102,7 @@ fn work(store: &Store, worker: u64) {
 fn pushes_pulls_deletes_and_collection_all_at_once() {
     let (_root, store) = store();
     counting::govern(&store, &["race/*", "race/r1"]);
+    assert_eq!(store.count_repositories().unwrap(), 0);
     let done = AtomicBool::new(false);
     let mut collected = 0;
     std::thread::scope(|scope| {

@@ -188,7 +188,7 @@ async fn two_instances_all_at_once() {
     }
     // What is left is whole: every manifest there, and no data that nothing stands for.
     let mut needed = std::collections::HashSet::new();
-    for name in pair.two.repositories(None, 10, |_| true).await.unwrap().0 {
+    for name in pair.two.repositories(None, 10, everything).await.unwrap().0 {
         for key in pair.bucket.keys(&format!("repositories/{name}/_manifests")).await {
             let Some(digest) = super::super::keys::digest_of(&key.as_str().into()) else { panic!("{key}") };
             let Some((_, bytes)) = find(&pair.two, &name, Reference::Digest(digest)).await else { continue };
