@@ -58,16 +58,16 @@ impl Store {
         stamp: Option<&Stamp>,
     ) -> Result<Put, Error> {
         let _no_deletes = self.lock_for_push(repository);
-        match self.record(repository, digest) {
+        let is_known = match self.record(repository, digest) {
             // The same bytes under another type would be another manifest to who pulls them (CVE-2021-41190).
             Ok(Some(known)) if known.media_type != manifest.media_type => {
                 return Ok(Put::OtherType(known.media_type));
             }
-            Err(Error::Damaged { .. }) => {}
-            record => drop(record?),
-        }
+            Err(Error::Damaged { .. }) => false,
+            record => record?.is_some(),
+        };
         let missing = self.missing(repository, &manifest)?;
-        if !self.sparse.allows(&manifest, &missing) {
+        if !self.sparse.allows(&manifest, &missing, is_known || stamp.is_some()) {
             return Ok(Put::Missing(missing));
         }
         let _it_stays = self.locks.hold(digest);
