@@ -8,6 +8,7 @@ mod change;
 mod check;
 mod collect;
 mod counting;
+mod deleting;
 mod disk;
 mod durable;
 mod events;
@@ -54,6 +55,7 @@ pub(crate) use self::{
     uploads::Upload,
 };
 use self::{
+    deleting::Deleting,
     disk::Disk,
     durable::Durable,
     feed::Feed,
@@ -87,6 +89,7 @@ pub(crate) struct Store {
     durable: Durable,
     pub(super) busy: Busy,
     locks: Locks,
+    deleting: Deleting,
     listings: Listings,
     steady: Steady,
     /// What was read; good until the repository's lock is taken.
@@ -129,13 +132,15 @@ impl Store {
         let id = id::own_id(&layout, &durable)?;
         let feed = Feed::open(&layout.feed(), &durable, boot)?;
         let uploads = uploads::Count::new(folder::names(&layout.uploads())?.len());
-        Ok(Self {
+        let deleting = Deleting::load(&layout)?;
+        let this = Self {
             layout,
             id,
             feed,
             durable,
             busy: Busy::default(),
             locks: Locks::default(),
+            deleting,
             listings: Listings::default(),
             steady: Steady::default(),
             cache: Arc::default(),
@@ -146,7 +151,9 @@ impl Store {
             sparse: Sparse::default(),
             ledger: Ledger::default(),
             _lock: lock,
-        })
+        };
+        this.end_deletions();
+        Ok(this)
     }
 
     /// Puts on the disk what did not have to be there yet, before the process ends.

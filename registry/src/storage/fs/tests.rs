@@ -5,6 +5,7 @@ mod collecting;
 mod costs;
 mod counting;
 mod damaged;
+mod deleting;
 mod events;
 mod failing;
 mod journal;
