@@ -3,6 +3,7 @@
 //! What is acknowledged is on the disk ([`durable`]); what a crash leaves unfinished is invisible. All functions
 //! block and are called off the runtime's threads.
 
+mod behind;
 mod blobs;
 mod change;
 mod check;
@@ -34,7 +35,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -99,6 +100,8 @@ pub(crate) struct Store {
     counted: Mutex<Option<(u64, u64)>>,
     uploads: uploads::Count,
     sparse: Sparse,
+    /// Read by all who look, before they take any lock.
+    settled: RwLock<()>,
     /// Taken after the locks of a repository and of content, before those of tags and places.
     pub(super) ledger: Ledger,
     /// Locked as long as it is open.
@@ -149,6 +152,7 @@ impl Store {
             counted: Mutex::default(),
             uploads,
             sparse: Sparse::default(),
+            settled: RwLock::default(),
             ledger: Ledger::default(),
             _lock: lock,
         };
@@ -214,7 +218,7 @@ impl Store {
         Ok(Usage { used_bytes: total_bytes.saturating_sub(stat.f_bfree * stat.f_frsize), total_bytes })
     }
 
-    /// False where nothing can be changed until the next start.
+    /// False where nothing can be changed: until the next start, or until there is room for what this one had to do.
     pub(crate) fn takes_changes(&self) -> bool {
         self.durable.journal.is_taking()
     }

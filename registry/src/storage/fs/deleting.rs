@@ -49,6 +49,13 @@ impl Deleting {
         Ok(Self(RwLock::new(left)))
     }
 
+    /// Looks again.
+    pub(super) fn reload(&self, layout: &Layout) -> Result<(), Error> {
+        let Self(left) = Self::load(layout)?;
+        *self.change() = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
     fn of(&self, repository: &RepoName) -> Vec<Digest> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|(of, _)| of == repository).map(|(_, digest)| digest.clone()).collect()

@@ -254,3 +254,29 @@ fn the_feed_tells_of_each_tag_and_of_the_manifest_last() {
     expected.sort();
     assert_eq!(told, expected);
 }
+
+#[test]
+fn a_start_without_room_ends_it_when_there_is_some() {
+    let (root, store) = filled();
+    let before = killed(root.path());
+    assert_eq!(delete(&store).unwrap(), Deleted::Done);
+    for file in ["0", "1"] {
+        let path = Path::new("journal").join(file);
+        fs::copy(root.path().join(&path), before.path().join(&path)).unwrap();
+    }
+    for room in 0.. {
+        let killed = killed(before.path());
+        let disk = Disk::default();
+        disk.faults.leave_room(room);
+        let found = Store::open_on(disk.clone(), killed.path(), "another run".to_owned()).unwrap();
+        disk.faults.heal();
+        let is_enough = found.takes_changes();
+        found.catch_up().unwrap();
+        assert_gone(&found);
+        assert_no_damage(&found);
+        if is_enough {
+            assert!(room > TAGS, "each record needs some");
+            break;
+        }
+    }
+}
