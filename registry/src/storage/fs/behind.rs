@@ -87,7 +87,7 @@ fn watch(store: &Weak<Store>) {
         }
         match store.catch_up() {
             Ok(()) => {
-                tracing::info!("there is room again: nothing is missing any more, and changes are taken")
+                tracing::info!("there is room again: nothing is missing any more, and changes are taken");
             }
             Err(error) => tracing::warn!(%error, "what the journal holds can't be done again yet"),
         }

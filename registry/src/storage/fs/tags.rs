@@ -44,7 +44,7 @@ impl Store {
         let announced = self.announce_deletions(repository, &records);
         let (change, nobody_looks) = (self.durable.change(), || self.locks.hide(repository));
         let removed = self
-            .take_away(repository, change, &[tag.clone()], &records, None, nobody_looks)
+            .take_away(repository, change, std::slice::from_ref(tag), &records, None, nobody_looks)
             .inspect_err(|_| entry.doubt())?;
         entry.tags(0, removed);
         drop(announced);

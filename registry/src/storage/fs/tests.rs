@@ -1,5 +1,6 @@
 //! What the network does not show: what is on the disk, what a crash leaves, what races do.
 
+mod behind;
 mod checking;
 mod collecting;
 mod costs;

@@ -196,7 +196,7 @@ fn whenever_the_power_fails_all_of_it_is_there_or_nothing() {
 fn a_mark_does_not_hide_what_is_there() {
     let (root, store) = filled();
     let mark = store.layout.deleting(&of("goes"), &repository());
-    store.durable.mark(&[mark.clone()]).unwrap();
+    store.durable.mark(std::slice::from_ref(&mark)).unwrap();
     drop(store);
     let store = Store::open(root.path()).unwrap();
     assert!(is_whole(&store) && !mark.exists());
