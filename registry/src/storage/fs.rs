@@ -156,6 +156,7 @@ impl Store {
             ledger: Ledger::default(),
             _lock: lock,
         };
+        this.know_owners()?;
         this.end_deletions();
         Ok(this)
     }
