@@ -125,7 +125,7 @@ pub enum Error {
     /// The target wants all of an index.
     #[error(
         "the target takes no index of which some platforms are missing ({0}): copy all platforms, or let the target \
-         take such indexes (berth-registry serve --allow-sparse indexes)"
+         take such indexes (berth-registry serve --allow-sparse copied-indexes; a Registry of a cluster does)"
     )]
     Sparse(client::Error),
 }

@@ -134,7 +134,7 @@ impl Metrics {
         );
         registry.register(
             "read_only",
-            "1 where nothing can be changed until the next start, because the disk could not be synced",
+            "1 where nothing can be changed: the disk could not be synced, or had no room for what a start had to do again",
             read_only.clone(),
         );
         Self {

@@ -7,6 +7,7 @@
 //! ```
 
 mod args;
+mod circles;
 mod compare;
 mod deleting;
 mod families;

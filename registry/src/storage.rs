@@ -473,7 +473,7 @@ impl Storage {
         }
     }
 
-    /// False where nothing can be changed until the next start.
+    /// False where nothing can be changed.
     pub(crate) fn takes_changes(&self) -> bool {
         match &self.backend {
             Backend::Files(files) => files.takes_changes(),

@@ -211,6 +211,8 @@ fn arguments() -> Vec<String> {
         ("channel-cert", channel("tls.crt")),
         ("channel-key", channel("tls.key")),
         ("channel-ca", channel("ca.crt")),
+        // What a Replication with `filters.platforms` copies.
+        ("allow-sparse", "copied-indexes".to_owned()),
         ("log-format", "json".to_owned()),
     ]
     .into_iter()

@@ -133,7 +133,7 @@ struct WhatArgs {
     semver: Option<String>,
 
     /// Of images for several platforms only these, such as linux/amd64: TO has to take such images (for a Berth
-    /// registry: --allow-sparse indexes). May be given several times.
+    /// registry: --allow-sparse copied-indexes). May be given several times.
     #[arg(long = "platform", value_name = "PLATFORM")]
     platforms: Vec<String>,
 

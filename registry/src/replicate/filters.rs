@@ -68,7 +68,7 @@ impl Filters {
     pub(super) fn takes_tag(&self, tag: &Tag) -> bool {
         let tag = tag.as_str();
         let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(tag));
-        let everything = !self.selects_tags();
+        let everything = self.tags.is_empty() && self.semver.is_none();
         let version = || self.semver.as_ref().is_some_and(|range| is_within(range, tag));
         subject_of(tag).is_none() && !any(&self.exclude_tags) && (everything || any(&self.tags) || version())
     }
@@ -92,7 +92,7 @@ impl Filters {
 
     /// Whether only certain tags are copied.
     pub(super) fn selects_tags(&self) -> bool {
-        !self.tags.is_empty() || self.semver.is_some()
+        !self.tags.is_empty() || self.semver.is_some() || !self.exclude_tags.is_empty()
     }
 
     /// What a tag says that it signs, where it can be told from it alone.

@@ -146,7 +146,7 @@ impl Run {
     /// What passes the filters and did not come from the target.
     fn wanted(&self, entry: Entry) -> Option<Change> {
         let Entry { kind, repository, tag, digest, subject, stamp } = entry;
-        if self.target.id.as_ref() == Some(&stamp.origin) {
+        if self.is_known_there(&stamp) {
             return None;
         }
         let filters = &self.setup.filters;
@@ -170,6 +170,9 @@ impl Run {
             return None;
         }
         let (place, digest) = (self.setup.place(name).ok()?, digest.parse().ok()?);
+        if self.was_brought(&place) {
+            return None;
+        }
         Some(Change { place, tag, digest, subject, stamp, deleted })
     }
 

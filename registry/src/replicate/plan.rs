@@ -73,6 +73,15 @@ impl InvalidPlan {
 }
 
 impl Setup {
+    /// Whether a repository of the target lies where what is copied arrives, apart from all others.
+    pub(super) fn arrives_at(&self, name: &str) -> bool {
+        let Some(below) = self.target.endpoint().outside(name) else { return false };
+        match self.destination.prefix.trim_matches('/') {
+            "" => self.target.endpoint().path().is_some(),
+            prefix => below.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')),
+        }
+    }
+
     /// Where a repository of the source is, at both ends; `name` is without the source's path.
     pub(super) fn place(&self, name: &str) -> Result<oci::copy::Place, InvalidPlan> {
         let arrives = arrives_as(&self.destination, name);

@@ -84,7 +84,7 @@ impl Run {
             _ => Default::default(),
         };
         let wanted = if let Some(state) = theirs {
-            self.of_state(state)
+            self.of_state(place, state)
         } else {
             let listed = self.source.client.tags(&place.source).await.map_err(source)?;
             if let Some(ours) = &ours {
@@ -140,10 +140,11 @@ impl Run {
     }
 
     /// What of a Berth registry's state is copied, or deleted.
-    fn of_state(&self, state: State) -> Vec<(Tag, Held)> {
+    fn of_state(&self, place: &Place, state: State) -> Vec<(Tag, Held)> {
         let filters = &self.setup.filters;
-        let all: BTreeMap<Tag, Held> =
+        let mut all: BTreeMap<Tag, Held> =
             state.into_iter().filter_map(|(name, held)| Some((name.parse().ok()?, held))).collect();
+        all.retain(|_, held| !held.stamp.as_ref().is_some_and(|stamp| self.comes_back(place, stamp)));
         let plain = all.iter().filter(|(tag, _)| filters.takes_tag(tag));
         let copied: BTreeSet<Digest> = plain.map(|(_, held)| held.digest.clone()).collect();
         let attached: BTreeSet<Tag> = filters.attached(all.keys(), &copied).into_iter().collect();

@@ -19,6 +19,7 @@ use oci::{
 use tokio::sync::Semaphore;
 
 use super::{
+    circles,
     deleting::Refused,
     families::Families,
     filters::{arrives_as, came_from},
@@ -107,6 +108,7 @@ impl Run {
             tokio::join!(Registry::meet(setup.source.clone()), Registry::meet(setup.target.clone()));
         let source = source.map_err(Stop::source)?;
         let target = target.map_err(|error| Stop::End { side: Side::Target, error })?;
+        circles::refuse(&setup, &source, &target)?;
         if setup.propagate && !source.is_berth() && !target.is_berth() {
             return Err(InvalidPlan::Deletions.into());
         }
@@ -143,7 +145,8 @@ impl Run {
 
     async fn compare_all(&self) -> Result<(), Stop> {
         self.tally.phase(Phase::Comparing);
-        let (names, all) = self.names().await?;
+        let (mut names, all) = self.names().await?;
+        names.retain(|name| !self.setup.place(name).is_ok_and(|place| self.was_brought(&place)));
         let families = Families::of(&self.setup, names.iter().chain(all.iter().flatten()));
         let sweep = Sweep::new(all);
         // Those that arrive under one name come one after the other.

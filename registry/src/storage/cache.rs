@@ -189,9 +189,17 @@ impl Cache {
 
     /// To be held from before the first file is touched until after the last one.
     pub(super) fn change(self: &Arc<Self>, repository: &RepoName) -> Change {
-        let slot = self.slot(repository);
+        self.change_slot(self.slot(repository))
+    }
+
+    fn change_slot(self: &Arc<Self>, slot: usize) -> Change {
         self.versions[slot].fetch_add(1, Ordering::SeqCst);
         Change { cache: Arc::clone(self), slot }
+    }
+
+    /// The same for all repositories.
+    pub(super) fn change_all(self: &Arc<Self>) -> Vec<Change> {
+        (0..VERSIONS).map(|slot| self.change_slot(slot)).collect()
     }
 
     /// Whether the content of this file, as it is now, was compared with its digest since the start.

@@ -35,7 +35,9 @@ impl Files {
     /// Opens a root, making it where it is empty.
     pub(super) fn open(root: &Path, limits: Limits) -> Result<Self, OpenError> {
         let store = fs::Store::open(root)?.taking(limits.sparse).with_journal_of(limits.journal);
-        Ok(Self(Arc::new(store), limits))
+        let store = Arc::new(store);
+        store.await_room()?;
+        Ok(Self(store, limits))
     }
 
     /// Whether there is room for so many bytes more.
@@ -69,7 +71,11 @@ impl Files {
     ) -> Result<T, Error> {
         let store = Arc::clone(&self.0);
         let span = tracing::Span::current();
-        tokio::task::spawn_blocking(move || span.in_scope(|| work(&store))).await.map_err(Error::Task)?
+        let work = move || {
+            let _nothing_comes_later = store.settled();
+            span.in_scope(|| work(&store))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::Task)?
     }
 
     /// When what is found from here on is known. None while the repository is being changed.
@@ -210,7 +216,12 @@ impl Files {
     }
 
     pub(super) async fn finish_upload(&self, upload: fs::Upload, digest: Digest) -> Result<Finished, Error> {
-        self.run(move |store| store.finish_upload(upload, &digest)).await
+        self.run(move |store| {
+            // What can't be kept is not put on the disk first.
+            store.must_take()?;
+            store.finish_upload(upload, &digest)
+        })
+        .await
     }
 
     /// False where there is no such session.
@@ -371,7 +382,7 @@ impl Files {
         self.run(fs::Store::usage).await
     }
 
-    /// False where nothing can be changed until the next start.
+    /// False where nothing can be changed.
     pub(super) fn takes_changes(&self) -> bool {
         self.0.takes_changes()
     }
@@ -445,6 +456,7 @@ impl Files {
 
 /// Refuses to write before the disk is full to the last byte.
 fn check_room(store: &fs::Store, reserve: Option<u64>, bytes: u64) -> Result<(), Error> {
+    store.must_take()?;
     let (free, total) = store.room()?;
     if bytes > total {
         return Err(Error::LargerThanDisk);

@@ -3,11 +3,13 @@
 //! What is acknowledged is on the disk ([`durable`]); what a crash leaves unfinished is invisible. All functions
 //! block and are called off the runtime's threads.
 
+mod behind;
 mod blobs;
 mod change;
 mod check;
 mod collect;
 mod counting;
+mod deleting;
 mod disk;
 mod durable;
 mod events;
@@ -34,7 +36,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, RwLockReadGuard, RwLockWriteGuard,
+        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -55,6 +57,7 @@ pub(crate) use self::{
     uploads::Upload,
 };
 use self::{
+    deleting::Deleting,
     disk::Disk,
     durable::Durable,
     feed::Feed,
@@ -89,6 +92,7 @@ pub(crate) struct Store {
     durable: Durable,
     pub(super) busy: Busy,
     locks: Locks,
+    deleting: Deleting,
     listings: Listings,
     steady: Steady,
     /// What was read; good until the repository's lock is taken.
@@ -97,6 +101,8 @@ pub(crate) struct Store {
     filled: Filled,
     uploads: uploads::Count,
     sparse: Sparse,
+    /// Read by all who look, before they take any lock.
+    settled: RwLock<()>,
     /// Taken after the locks of a repository and of content, before those of tags and places.
     pub(super) ledger: Ledger,
     /// Locked as long as it is open.
@@ -130,13 +136,15 @@ impl Store {
         let id = id::own_id(&layout, &durable)?;
         let feed = Feed::open(&layout.feed(), &durable, boot)?;
         let uploads = uploads::Count::new(folder::names(&layout.uploads())?.len());
-        Ok(Self {
+        let deleting = Deleting::load(&layout)?;
+        let this = Self {
             layout,
             id,
             feed,
             durable,
             busy: Busy::default(),
             locks: Locks::default(),
+            deleting,
             listings: Listings::default(),
             steady: Steady::default(),
             cache: Arc::default(),
@@ -144,9 +152,13 @@ impl Store {
             filled: Filled::default(),
             uploads,
             sparse: Sparse::default(),
+            settled: RwLock::default(),
             ledger: Ledger::default(),
             _lock: lock,
-        })
+        };
+        this.know_owners()?;
+        this.end_deletions();
+        Ok(this)
     }
 
     /// Puts on the disk what did not have to be there yet, before the process ends.
@@ -207,7 +219,7 @@ impl Store {
         Ok(Usage { used_bytes: total_bytes.saturating_sub(stat.f_bfree * stat.f_frsize), total_bytes })
     }
 
-    /// False where nothing can be changed until the next start.
+    /// False where nothing can be changed: until the next start, or until there is room for what this one had to do.
     pub(crate) fn takes_changes(&self) -> bool {
         self.durable.journal.is_taking()
     }

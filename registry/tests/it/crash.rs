@@ -1,6 +1,7 @@
 //! kill -9 in the middle of pushes, deletes, collection and checkpoints of the journal, and of starts that do again what the
 //! journal holds: what was acknowledged is there and whole afterwards, and nothing half is served.
 
+mod deletions;
 mod journal;
 mod tags;
 

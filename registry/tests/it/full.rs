@@ -8,6 +8,7 @@ use std::{
 
 use http::{Method, StatusCode};
 use oci::ErrorCode;
+use serde_json::{Value, json};
 
 use crate::{
     image::{image, noise, sha256},
@@ -156,18 +157,39 @@ async fn p34_a_start_on_a_full_disk_serves_what_is_there_and_loses_nothing() {
     client.get("/v2/a/manifests/v1").await.expect(StatusCode::OK);
     client.get(&format!("/v2/a/blobs/{}", sha256(b"v2"))).await.expect(StatusCode::OK);
     client.get("/v2/a/manifests/v2").await.expect(StatusCode::NOT_FOUND);
+    let tags =
+        async || client.get("/v2/a/tags/list").await.expect(StatusCode::OK).json::<Value>()["tags"].clone();
+    assert_eq!(tags().await, json!(["v1"]));
+    let full = (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
+    client.delete("/v2/a/manifests/v1").await.expect_error(full.0, full.1);
+    client.post("/v2/a/blobs/uploads/", "").await.expect_error(full.0, full.1);
+    let is_read_only = async || {
+        let metrics = server.health().get("/metrics").await.expect(StatusCode::OK).body;
+        // The help of it begins with the same.
+        String::from_utf8_lossy(&metrics).contains("\nberth_registry_read_only 1\n")
+    };
+    assert!(is_read_only().await);
+    server.health().get("/readyz").await.expect(StatusCode::OK);
+
+    // No start is needed once there is room.
     std::fs::remove_file(disk.at("quarantine/filler")).unwrap();
-    let refused = client.delete("/v2/a/manifests/v1").await;
-    refused.expect_error(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
-    let metrics = server.health().get("/metrics").await.expect(StatusCode::OK).body;
-    assert!(String::from_utf8_lossy(&metrics).contains("berth_registry_read_only 1"));
+    server.logged(|event| {
+        event["message"].as_str().is_some_and(|message| message.starts_with("there is room again"))
+    });
+    assert!(!is_read_only().await);
+    assert_eq!(tags().await, json!(["v1", "v2"]));
+    for tag in ["v1", "v2"] {
+        client.get(&format!("/v2/a/manifests/{tag}")).await.expect(StatusCode::OK);
+    }
+    client.push_image("a", "v3", "v3").await;
+    client.delete("/v2/a/manifests/v1").await.expect(StatusCode::ACCEPTED);
     server.kill();
 
     let server = disk.serve();
-    for tag in ["v1", "v2"] {
+    for tag in ["v2", "v3"] {
         server.client().get(&format!("/v2/a/manifests/{tag}")).await.expect(StatusCode::OK);
     }
-    server.client().push_image("a", "v3", "v3").await;
+    server.client().get("/v2/a/manifests/v1").await.expect(StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

@@ -86,9 +86,10 @@ async fn two_platforms(world: &World) -> String {
 #[tokio::test]
 async fn platforms_where_the_target_takes_them() {
     let world = World::with(|command| {
-        command.args(["--allow-sparse", "indexes"]);
+        command.args(["--allow-sparse", "copied-indexes"]);
     })
     .await;
+    world.to.is_honest();
     let other = two_platforms(&world).await;
     let ran = world.run(&["--platform", "linux/amd64"]).await;
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -100,6 +101,11 @@ async fn platforms_where_the_target_takes_them() {
         "the index stays as it is"
     );
     target.head(&format!("/v2/a/manifests/{other}")).await.expect(http::StatusCode::NOT_FOUND);
+    // The same from somebody who has no copy of it.
+    let index: Value = target.get(path).await.json();
+    target.put_manifest("a", "v2", &index).await.expect(http::StatusCode::CREATED);
+    let refused = target.put_manifest("b", "v1", &index).await;
+    refused.expect_error(http::StatusCode::NOT_FOUND, oci::ErrorCode::ManifestBlobUnknown);
     // Another platform later.
     let ran = world.run(&["--platform", "linux/arm64"]).await;
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -115,7 +121,7 @@ async fn platforms_where_it_does_not() {
     two_platforms(&world).await;
     let ran = world.run(&["--platform", "linux/amd64"]).await;
     assert_eq!(ran.code, 1);
-    assert!(ran.failure().1.contains("--allow-sparse indexes"), "{ran:#?}");
+    assert!(ran.failure().1.contains("--allow-sparse copied-indexes"), "{ran:#?}");
     let ran = world.run(&["--platform", "plan9/mips"]).await;
     assert!(ran.failure().1.contains("no manifest for any of the chosen platforms"), "{ran:#?}");
 }

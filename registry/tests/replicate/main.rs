@@ -4,6 +4,7 @@
 
 mod berth;
 mod channel;
+mod circles;
 #[expect(dead_code, reason = "the other tests need more of it")]
 #[path = "../it/client.rs"]
 mod client;

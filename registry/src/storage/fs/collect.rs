@@ -136,6 +136,9 @@ impl Store {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
         self.durable.journal.must_take()?;
+        if !how.dry_run {
+            self.end_deletions();
+        }
         let mut run = Run { store: self, is_dry: how.dry_run, grace: how.grace, report, go_on };
         run.uploads()?;
         run.leftovers()?;

@@ -38,16 +38,23 @@ impl Store {
         Ok(self.record(repository, manifest)?.is_some_and(|record| record.needs.contains(digest)))
     }
 
-    /// The tags that point to a manifest.
-    pub(super) fn tags_of(&self, repository: &RepoName, digest: &Digest) -> Result<Vec<Tag>, Error> {
-        let mut tags = Vec::new();
-        for name in folder::names(&self.layout.repository(repository).tagged(digest))? {
-            let Ok(tag) = name.parse::<Tag>() else { continue };
-            if ignoring_damage(self.resolve(repository, &tag))?.as_ref() == Some(digest) {
-                tags.push(tag);
+    /// The tags that point to a manifest, one by one.
+    pub(super) fn tags_of(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+    ) -> Result<impl Iterator<Item = Result<Tag, Error>>, Error> {
+        let folder = self.layout.repository(repository).tagged(digest);
+        Ok(folder::entries(&folder)?.filter_map(move |name| {
+            let tag = match name.at("list", &folder) {
+                Ok(name) => name.parse::<Tag>().ok()?,
+                Err(error) => return Some(Err(error)),
+            };
+            match ignoring_damage(self.resolve(repository, &tag)) {
+                Ok(target) => (target.as_ref() == Some(digest)).then_some(Ok(tag)),
+                Err(error) => Some(Err(error)),
             }
-        }
-        Ok(tags)
+        }))
     }
 
     /// Whether the repository has this content, as a blob or as a manifest.

@@ -20,8 +20,9 @@
 //!   taken until a checkpoint has begun both files anew, so that a change that failed is done later only if nothing
 //!   came after it.
 //! - When a checkpoint can't sync, the system may have dropped what it could not write, and says so once. Nothing is
-//!   taken any more then; the next start does everything again. It is the same where a start has no room for what it has to
-//!   do again. Nothing is collected then, for what is in the journal alone may be what keeps something.
+//!   taken any more then; the next start does everything again. Nor is anything taken where a start has no room for what it
+//!   has to do again, until that was done. Nothing is collected then, for what is in the journal alone may be what keeps
+//!   something.
 
 mod lane;
 mod record;
@@ -100,12 +101,7 @@ impl Journal {
     /// Opens what is in a folder below the root, and what it holds. That has to be done again, and a checkpoint made, before
     /// anything else is appended.
     pub(super) fn open(disk: Disk, root: &Path, folder: PathBuf) -> Result<(Self, Left), Error> {
-        let (first, of_first) = Lane::open(&disk, &folder.join("0"))?;
-        let (second, of_second) = Lane::open(&disk, &folder.join("1"))?;
-        let is_in_order = first.number() <= second.number();
-        let files = if is_in_order { [of_first, of_second] } else { [of_second, of_first] };
-        let left = Left::of(files, folder.clone())?;
-        let mut lanes = [first, second];
+        let (mut lanes, left) = open_both(&disk, &folder)?;
         let begun = if left.first.is_none() {
             // Behind a torn record others may lie whole, which the next one would make valid again. Who made the files
             // may have been cut short before it synced their names.
@@ -207,22 +203,35 @@ impl Journal {
         }
     }
 
-    /// False where nothing is taken until the next start.
+    /// False where nothing is taken.
     pub(super) fn is_taking(&self) -> bool {
-        !matches!(self.state().trust, Trust::Lost(_))
+        self.state().trust.lasting().is_none()
     }
 
     /// The same as an error.
     pub(super) fn must_take(&self) -> Result<(), Error> {
-        match &self.state().trust {
-            Trust::Lost(error) => Err(again(error)).at("write to", &self.folder),
-            Trust::Good | Trust::Doubtful(_) => Ok(()),
-        }
+        let lasting = self.state().trust.lasting();
+        lasting.map_or(Ok(()), Err).at("write to", &self.folder)
     }
 
-    /// Takes nothing until the next start, which finds what is there now.
-    pub(super) fn lose(&self, error: io::Error) {
-        self.state().trust = Trust::Lost(error);
+    /// Takes nothing until [`Self::caught_up`], or the next start.
+    pub(super) fn fall_behind(&self, error: io::Error) {
+        self.state().trust = Trust::Behind(error);
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.state().trust, Trust::Behind(_))
+    }
+
+    /// What is here and was not done again yet.
+    pub(super) fn left(&self) -> Result<Left, Error> {
+        open_both(&self.disk, &self.folder).map(|(_, left)| left)
+    }
+
+    /// All of that was done: from now on changes are taken.
+    pub(super) fn caught_up(&self) -> Result<(), Error> {
+        self.state().trust = Trust::Doubtful(io::Error::other("the journal has to be begun anew"));
+        self.checkpoint()
     }
 
     pub(super) fn close(&self) {
@@ -288,7 +297,9 @@ impl Journal {
         state.since = None;
         let current = state.current;
         let old = match &state.trust {
-            Trust::Lost(error) => return Err(again(error)).at("write to", &self.folder),
+            Trust::Behind(error) | Trust::Lost(error) => {
+                return Err(again(error)).at("write to", &self.folder);
+            }
             Trust::Good if state.lanes[current].is_empty() => return Ok(None),
             Trust::Good => vec![current],
             Trust::Doubtful(_) if state.lanes[0].number() <= state.lanes[1].number() => vec![0, 1],
@@ -338,6 +349,15 @@ impl Drop for Applying<'_> {
             self.journal.changed.notify_all();
         }
     }
+}
+
+/// Both files, and what they hold, oldest first.
+fn open_both(disk: &Disk, folder: &Path) -> Result<([Lane; 2], Left), Error> {
+    let (first, of_first) = Lane::open(disk, &folder.join("0"))?;
+    let (second, of_second) = Lane::open(disk, &folder.join("1"))?;
+    let is_in_order = first.number() <= second.number();
+    let files = if is_in_order { [of_first, of_second] } else { [of_second, of_first] };
+    Ok(([first, second], Left::of(files, folder.to_owned())?))
 }
 
 fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {

@@ -13,6 +13,8 @@
 //! empty                                        what the empty files below have in common: they are links to it
 //! blobs/sha256/ab/abcd…                        content, once for all repositories: `sha256sum` gives its name
 //! holders/sha256/ab/abcd…/team+app             for each repository that has it as a blob or manifest, an empty file
+//! deleting/sha256/abcd…/team+app               this manifest of the repository is gone, with all tags that point to it, and
+//!                                              files of these may be left: an empty file
 //! journal/{0,1}                                changes that may not be in their places yet; empty after an orderly end
 //! quarantine/                                  content that was found damaged; nothing is served from here
 //! uploads/<session>/{session.json,data}        what clients are sending; goes away some time after the last byte
@@ -155,8 +157,16 @@ impl Layout {
     }
 
     pub(super) fn holder(&self, digest: &Digest, repository: &RepoName) -> PathBuf {
-        // No name has a `+`.
-        self.holders(digest).join(repository.as_str().replace('/', "+"))
+        self.holders(digest).join(entry_of(repository))
+    }
+
+    pub(super) fn all_deleting(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("deleting").join(algorithm.as_str())
+    }
+
+    /// That a manifest is gone, and tags may still point there.
+    pub(super) fn deleting(&self, digest: &Digest, repository: &RepoName) -> PathBuf {
+        below(&self.root.join("deleting"), digest).join(entry_of(repository))
     }
 
     pub(super) fn control(&self) -> PathBuf {
@@ -265,7 +275,13 @@ pub(super) fn of_hex(algorithm: Algorithm, hex: &str) -> Option<Digest> {
     format!("{}:{hex}", algorithm.as_str()).parse().ok()
 }
 
-/// The repository that an entry among holders stands for.
+/// A repository as a file name.
+fn entry_of(repository: &RepoName) -> String {
+    // No name has a `+`.
+    repository.as_str().replace('/', "+")
+}
+
+/// The repository that such a file name stands for.
 pub(super) fn as_repository(name: &str) -> Option<RepoName> {
     name.replace('+', "/").parse().ok()
 }

@@ -62,6 +62,10 @@ impl Listings {
         lock(&self.0).remove(folder);
     }
 
+    pub(super) fn forget_all(&self) {
+        lock(&self.0).clear();
+    }
+
     fn get(&self, folder: &Path) -> Option<Arc<Listing>> {
         lock(&self.0).get(folder).cloned()
     }

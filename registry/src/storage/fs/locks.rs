@@ -76,6 +76,12 @@ impl Locks {
         lock(&self.places[stripe(digest)])
     }
 
+    /// Nothing is taken from any repository or comes to one.
+    pub(super) fn everything(&self) -> Vec<RwLockWriteGuard<'_, ()>> {
+        let all = self.repositories.iter().chain(&self.contents);
+        all.map(|lock| lock.write().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
     /// Nobody sees a half of what is taken away: as long as it is looked at, nothing goes.
     pub(super) fn see(&self, repository: &RepoName) -> RwLockReadGuard<'_, ()> {
         self.seen[stripe(repository)].read().unwrap_or_else(PoisonError::into_inner)

@@ -13,17 +13,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use oci::{Digest, Manifest, Reference, RepoName, Tag};
+use oci::{Digest, Manifest, Reference, RepoName};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, blobs::Content, layout::Repository};
-use crate::storage::{
-    Deleted, Error, IoContext as _, NewTag, Put, StoredManifest,
-    stamp::{Event, Stamp},
-};
-
-/// Tags that go in one change.
-pub(super) const TAGS_AT_ONCE: usize = 500;
+use crate::storage::{Error, IoContext as _, NewTag, Put, StoredManifest, stamp::Stamp};
 
 /// What a repository knows of one of its manifests without reading the content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,17 +51,17 @@ impl Store {
         new_tags: &[NewTag],
         stamp: Option<&Stamp>,
     ) -> Result<Put, Error> {
-        let _no_deletes = self.lock_for_push(repository);
-        match self.record(repository, digest) {
+        let _no_deletes = self.begin_push(repository)?;
+        let is_known = match self.record(repository, digest) {
             // The same bytes under another type would be another manifest to who pulls them (CVE-2021-41190).
             Ok(Some(known)) if known.media_type != manifest.media_type => {
                 return Ok(Put::OtherType(known.media_type));
             }
-            Err(Error::Damaged { .. }) => {}
-            record => drop(record?),
-        }
+            Err(Error::Damaged { .. }) => false,
+            record => record?.is_some(),
+        };
         let missing = self.missing(repository, &manifest)?;
-        if !self.sparse.allows(&manifest, &missing) {
+        if !self.sparse.allows(&manifest, &missing, is_known || stamp.is_some()) {
             return Ok(Put::Missing(missing));
         }
         let _it_stays = self.locks.hold(digest);
@@ -224,96 +218,6 @@ impl Store {
         let record = serde_json::from_slice(&json);
         record.map(Some).map_err(|_| Error::Damaged { path, what: "it should hold a manifest's record" })
     }
-
-    #[cfg(test)]
-    pub(crate) fn delete_manifest(
-        &self,
-        repository: &RepoName,
-        digest: &Digest,
-        stamp: Option<&Stamp>,
-    ) -> Result<Deleted, Error> {
-        self.delete_manifest_unless(repository, digest, stamp, &|_| false)
-    }
-
-    /// Takes a manifest away with its tags, unless an index of the repository needs it, or one of the tags was set after
-    /// the stamp of another registry. Where there are many tags they go some at a time, and what fails in between has
-    /// taken some of them away; the manifest goes with the last ones. It
-    /// stays as well where one of the tags does.
-    pub(crate) fn delete_manifest_unless(
-        &self,
-        repository: &RepoName,
-        digest: &Digest,
-        stamp: Option<&Stamp>,
-        stays: &dyn Fn(&Tag) -> bool,
-    ) -> Result<Deleted, Error> {
-        let _no_pushes = self.lock_for_delete(repository);
-        let folder = self.layout.repository(repository);
-        let (entries, size) = match self.record(repository, digest) {
-            Ok(None) => return Ok(Deleted::Unknown),
-            Ok(Some(record)) => (record.entries(&folder, digest), record.size),
-            // Nobody knows what it needed: entries that stay are found not to be true.
-            Err(Error::Damaged { .. }) => (Vec::new(), 0),
-            Err(error) => return Err(error),
-        };
-        if let Some(needed_by) = self.needed_by(repository, digest)? {
-            return Ok(Deleted::Needed(needed_by));
-        }
-        let tags = self.tags_of(repository, digest)?;
-        if let Some(tag) = tags.iter().find(|tag| stays(tag)) {
-            return Ok(Deleted::Fixed(tag.clone()));
-        }
-        let record = match self.deletion_after(&self.latest(repository, &tags)?, digest, stamp) {
-            Ok(record) => record,
-            Err(later) => return Ok(Deleted::Older(later)),
-        };
-        let _nobody_holds = self.locks.release(digest);
-        let mut entry = self.ledger.removal(self, repository)?;
-        entry.take_out(digest, size)?;
-        let mut announced = None;
-        for (tags, is_last) in in_turns(&tags) {
-            let own = is_last.then(|| digest.to_string());
-            let names = tags.iter().map(Tag::to_string).chain(own);
-            let records: Vec<_> = names.map(|name| (name, record.clone())).collect();
-            announced = Some(self.announce_deletions(repository, &records));
-            let tags: Vec<_> = tags.iter().collect();
-            let manifest = is_last.then_some(digest);
-            let removed = self.take_away(repository, &tags, &records, manifest).inspect_err(|_| {
-                self.look_for_manifests(repository);
-                entry.doubt();
-            })?;
-            entry.tags(0, removed);
-            self.forget_entries(&tags.iter().map(|tag| folder.tagged_by(digest, tag)).collect::<Vec<_>>());
-        }
-        drop(announced);
-        self.look_for_manifests(repository);
-        self.forget_entries(&entries);
-        if self.marked_size(repository, digest)?.is_none() {
-            self.durable.forget(&self.layout.holder(digest, repository))?;
-        }
-        Ok(Deleted::Done)
-    }
-
-    /// The last of what these tags say.
-    fn latest(&self, repository: &RepoName, tags: &[Tag]) -> Result<Option<Event>, Error> {
-        let mut latest: Option<Event> = None;
-        for tag in tags {
-            let event = self.tag_event(repository, tag)?;
-            latest = match (latest, event) {
-                (Some(latest), Some(event)) if event.is_later_than(&latest) => Some(event),
-                (latest, event) => latest.or(event),
-            };
-        }
-        Ok(latest)
-    }
-}
-
-/// Tags as they go together, so that no change grows with their number, and whether these are the last; once at least.
-pub(super) fn in_turns(tags: &[Tag]) -> impl Iterator<Item = (&[Tag], bool)> {
-    let turns = tags.len().div_ceil(TAGS_AT_ONCE).max(1);
-    (1..=turns).map(move |turn| {
-        let (begin, end) = ((turn - 1) * TAGS_AT_ONCE, tags.len().min(turn * TAGS_AT_ONCE));
-        (&tags[begin..end], turn == turns)
-    })
 }
 
 impl Record {

@@ -22,6 +22,7 @@ impl Store {
     ) -> Result<Option<StatePage>, Error> {
         let folder = self.layout.repository(repository);
         let nothing_goes = self.locks.see(repository);
+        let gone = self.gone(repository)?;
         let (tags, more_tags) = self.page(&folder.tags(), last, n)?;
         let (deletions, more_deletions) = self.page(&folder.deletions(), last, n)?;
         let names: BTreeSet<_> = tags.into_iter().chain(deletions).collect();
@@ -34,7 +35,7 @@ impl Store {
         let more_after = names.last().filter(|_| more).cloned();
         let mut events = Vec::with_capacity(names.len());
         for name in names {
-            events.extend(self.state_of(repository, &name)?.map(|event| (name, event)));
+            events.extend(self.state_of(repository, &name, &gone)?.map(|event| (name, event)));
         }
         drop(nothing_goes);
         let referrers = folder.all_referrers();
@@ -83,9 +84,14 @@ impl Store {
     }
 
     /// The event that counts for a tag or a deleted manifest; none where that is damaged, or a manifest that is there.
-    fn state_of(&self, repository: &RepoName, name: &str) -> Result<Option<Event>, Error> {
+    /// What points to one that is gone went with it.
+    fn state_of(&self, repository: &RepoName, name: &str, gone: &[Digest]) -> Result<Option<Event>, Error> {
         if let Ok(tag) = name.parse() {
-            return self.last_event(repository, &tag);
+            let event = self.last_event(repository, &tag)?;
+            return match event.as_ref().filter(|event| !event.is_deletion && gone.contains(&event.digest)) {
+                Some(event) => ignoring_damage(self.deletion(repository, event.digest.as_str())),
+                None => Ok(event),
+            };
         }
         if self.is_back(repository, name)? {
             return Ok(None);

@@ -4,7 +4,7 @@ use std::fs;
 
 use oci::{Digest, RepoName, Tag};
 
-use super::{Store, events, ignoring_damage, repositories};
+use super::{Store, change::Change, deleting::TAGS_AT_ONCE, events, ignoring_damage, repositories};
 use crate::storage::{
     Deleted, Error, IoContext as _,
     stamp::{Event, Stamp},
@@ -26,7 +26,7 @@ impl Store {
         tag: &Tag,
         stamp: Option<&Stamp>,
     ) -> Result<Deleted, Error> {
-        let _no_pushes = self.lock_for_delete(repository);
+        let _no_pushes = self.begin_delete(repository)?;
         let folder = self.layout.repository(repository);
         // One that says nothing goes without a record.
         let former = ignoring_damage(self.tag_event(repository, tag))?;
@@ -42,7 +42,10 @@ impl Store {
         }
         let mut entry = self.ledger.removal(self, repository)?;
         let announced = self.announce_deletions(repository, &records);
-        let removed = self.take_away(repository, &[tag], &records, None).inspect_err(|_| entry.doubt())?;
+        let (change, nobody_looks) = (self.durable.change(), || self.locks.hide(repository));
+        let removed = self
+            .take_away(repository, change, std::slice::from_ref(tag), &records, None, nobody_looks)
+            .inspect_err(|_| entry.doubt())?;
         entry.tags(0, removed);
         drop(announced);
         self.forget_entries(former.map(|former| folder.tagged_by(&former.digest, tag)).iter());
@@ -65,17 +68,18 @@ impl Store {
         }
     }
 
-    /// Takes tags away, and perhaps the manifest that they point to, with records of that; how many tags there were. All
-    /// is on the disk afterwards, and readers see all of it or nothing.
-    pub(super) fn take_away(
+    /// Takes tags away in a change, and perhaps the manifest that they point to, with records of that; how many tags there
+    /// were. All is on the disk afterwards. Nobody sees half of it who does not look as long as what `take` gives is held.
+    pub(super) fn take_away<G>(
         &self,
         repository: &RepoName,
-        tags: &[&Tag],
+        mut change: Change<'_>,
+        tags: &[Tag],
         records: &[(String, Event)],
         manifest: Option<&Digest>,
+        take: impl FnOnce() -> G,
     ) -> Result<usize, Error> {
         let folder = self.layout.repository(repository);
-        let mut change = self.durable.change();
         for (name, deletion) in records {
             change.write(&folder.deletion(name), &deletion.encode())?;
         }
@@ -86,7 +90,7 @@ impl Store {
         if let Some(digest) = manifest {
             change.remove(&folder.manifest(digest))?;
         }
-        let _nobody_looks = change.commit_with(|| self.locks.hide(repository)).inspect_err(|_| {
+        let _nobody_looks = change.commit_with(take).inspect_err(|_| {
             // They may be there, or not.
             self.listings.forget(&folder.tags());
             self.listings.forget(&folder.deletions());
@@ -108,13 +112,43 @@ impl Store {
         last: Option<&str>,
         n: usize,
     ) -> Result<Option<(Vec<String>, bool)>, Error> {
-        let folder = self.layout.repository(repository);
         let _nothing_goes = self.locks.see(repository);
-        let page = self.page(&folder.tags(), last, n)?;
+        let page = self.page_of_tags(repository, last, n)?;
         if page.0.is_empty() && !self.is_repository(repository)? {
             return Ok(None);
         }
         Ok(Some(page))
+    }
+
+    /// Without those that point to a manifest that is gone.
+    fn page_of_tags(
+        &self,
+        repository: &RepoName,
+        last: Option<&str>,
+        n: usize,
+    ) -> Result<(Vec<String>, bool), Error> {
+        let (folder, gone) = (self.layout.repository(repository).tags(), self.gone(repository)?);
+        if gone.is_empty() {
+            return self.page(&folder, last, n);
+        }
+        let (mut there, mut last) = (Vec::new(), last.map(str::to_owned));
+        loop {
+            let (names, more) = self.page(&folder, last.as_deref(), n.max(TAGS_AT_ONCE))?;
+            last = names.last().cloned();
+            for name in names {
+                let Ok(tag) = name.parse() else { continue };
+                let is_there = match self.resolve(repository, &tag) {
+                    Err(Error::Damaged { .. }) => true,
+                    target => target?.is_some_and(|target| !gone.contains(&target)),
+                };
+                there.extend(is_there.then_some(name));
+            }
+            if !more || there.len() > n {
+                let more = there.len() > n;
+                there.truncate(n);
+                return Ok((there, more));
+            }
+        }
     }
 
     pub(super) fn is_repository(&self, repository: &RepoName) -> Result<bool, Error> {

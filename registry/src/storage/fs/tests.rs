@@ -1,10 +1,12 @@
 //! What the network does not show: what is on the disk, what a crash leaves, what races do.
 
+mod behind;
 mod checking;
 mod collecting;
 mod costs;
 mod counting;
 mod damaged;
+mod deleting;
 mod events;
 mod failing;
 mod journal;

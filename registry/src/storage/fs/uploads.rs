@@ -41,6 +41,9 @@ const SESSION: &str = "session.json";
 #[serde(rename_all = "camelCase")]
 struct Session {
     repository: RepoName,
+    /// As whose it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     /// The run of the server that put the hash down. After another one, which may have ended with a power failure, what
     /// the hash took in may not be what lies on the disk.
     #[serde(default)]
@@ -55,6 +58,7 @@ struct Session {
 pub(crate) struct Upload {
     id: UploadId,
     repository: RepoName,
+    owner: Option<String>,
     folder: PathBuf,
     data: File,
     disk: Disk,
@@ -109,6 +113,7 @@ impl Upload {
     pub(crate) fn suspend(self) -> Result<(), Error> {
         let session = Session {
             repository: self.repository,
+            owner: self.owner,
             run: this_run().to_owned(),
             hashed: self.received,
             hash: self.hasher.pause(),
@@ -123,8 +128,18 @@ impl Upload {
 }
 
 impl Store {
+    #[cfg(test)]
     pub(crate) fn create_upload(
         &self,
+        repository: RepoName,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        self.create_upload_of(None, repository, algorithm)
+    }
+
+    fn create_upload_of(
+        &self,
+        owner: Option<&str>,
         repository: RepoName,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
@@ -133,6 +148,7 @@ impl Store {
         let folder = self.layout.upload(id);
         let session = Session {
             repository,
+            owner: owner.map(str::to_owned),
             run: this_run().to_owned(),
             hashed: 0,
             hash: Hasher::new(algorithm).pause(),
@@ -189,6 +205,7 @@ impl Store {
         Ok(Some(Upload {
             id,
             repository: session.repository,
+            owner: session.owner,
             folder,
             data,
             disk: self.durable.disk.clone(),
@@ -201,7 +218,8 @@ impl Store {
 
     /// Ends a session: its data becomes a blob of the repository if it has this digest, and goes away if not.
     pub(crate) fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<Finished, Error> {
-        let Upload { id, repository, folder, mut data, disk: _, hasher, received, began: _, _busy } = upload;
+        let Upload { id, repository, owner: _, folder, mut data, disk: _, hasher, received, began: _, _busy } =
+            upload;
         let path = self::data(&folder);
         let actual = if digest.algorithm() == hasher.algorithm() {
             hasher.finish()
@@ -276,16 +294,18 @@ impl Store {
     /// Whether there is all that it takes to go on with a session.
     pub(super) fn is_session(&self, id: UploadId) -> Result<bool, Error> {
         let folder = self.layout.upload(id);
-        let json = read_if_there(&folder.join(SESSION))?;
-        let session = json.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
+        let session = self.any_session(id)?;
         Ok(session.is_some() && fs::exists(data(&folder)).at("look at", &folder)?)
     }
 
     fn session(&self, repository: &RepoName, id: UploadId) -> Result<Option<Session>, Error> {
+        Ok(self.any_session(id)?.filter(|session| session.repository == *repository))
+    }
+
+    fn any_session(&self, id: UploadId) -> Result<Option<Session>, Error> {
         let json = read_if_there(&self.layout.upload(id).join(SESSION))?;
         // A session that a power failure tore is one that never was: nothing of it was acknowledged for good.
-        let session = json.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
-        Ok(session.filter(|session| session.repository == *repository))
+        Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 }
 

@@ -144,7 +144,7 @@ impl Objects {
                 self.write_entries(entries(repository, digest, manifest, &name)).await?;
             }
             let missing = self.missing(repository, manifest).await?;
-            if !self.sparse.allows(manifest, &missing) {
+            if !self.sparse.allows(manifest, &missing, false) {
                 let unneeded = if is_new { entries(repository, digest, manifest, &name) } else { Vec::new() };
                 self.bucket.forget(unneeded).await;
                 return Ok(Put::Missing(missing));

@@ -148,6 +148,9 @@ fn tag(store: &Store, repository: &RepoName, tag: &Tag) -> Result<Vec<Finding>, 
         }
         Err(error) => return Err(error),
     };
+    if store.gone(repository)?.contains(&digest) {
+        return Ok(Vec::new());
+    }
     if length(&folder.manifest(&digest))?.is_none() {
         let what = format!("This tag points to {digest}, which the repository has not.");
         return Ok(vec![Finding::damage(path, what, Repair::Quarantine)]);

@@ -21,7 +21,7 @@ use crate::storage::{
 
 impl Durable {
     /// Makes the folders that are missing, and does again what the journal holds. Where there is no room for that, nothing
-    /// is taken until the next start, which does all of it again; what is there can be read.
+    /// is taken until [`Self::catch_up`] has done all of it; what is there can be read.
     pub(in super::super) fn open(layout: &Layout, disk: Disk) -> Result<Self, Error> {
         for folder in layout.folders() {
             make_from_root(&disk, layout.root(), &folder)?;
@@ -43,9 +43,9 @@ impl Durable {
                 tracing::error!(
                     %error,
                     "there is no room to do again what the journal holds: some of it is missing, and nothing is taken, \
-                     until there is room and the server is started again"
+                     until there is room"
                 );
-                this.journal.lose(io::ErrorKind::StorageFull.into());
+                this.journal.fall_behind(io::ErrorKind::StorageFull.into());
             }
             done => done?,
         }
@@ -74,9 +74,14 @@ impl Durable {
         }
         if changes > 0 {
             tracing::info!(changes, "what the journal held was done again");
-            self.journal.checkpoint()?;
+            self.journal.caught_up()?;
         }
         Ok(())
+    }
+
+    /// Does again what there was no room for, where nobody looks meanwhile.
+    pub(in super::super) fn catch_up(&self) -> Result<(), Error> {
+        self.replay_all(&mut self.journal.left()?)
     }
 
     /// Does again what a change did, or was about to do.

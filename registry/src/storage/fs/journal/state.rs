@@ -41,6 +41,8 @@ pub(super) enum Trust {
     Good,
     /// Until both files are begun anew.
     Doubtful(io::Error),
+    /// Until what is here is done again, for which a start had no room.
+    Behind(io::Error),
     /// Until the next start.
     Lost(io::Error),
 }
@@ -54,13 +56,15 @@ pub(super) enum Obstacle {
 
 impl State {
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        if let Some(error) = self.trust.lasting() {
+            return Some(Obstacle::Lasting(error));
+        }
         match &self.trust {
-            Trust::Lost(error) => Some(Obstacle::Lasting(again(error))),
             Trust::Doubtful(_) => Some(Obstacle::Passing),
             Trust::Good if self.lanes[self.current].end() + self.waiting.bytes >= self.most => {
                 Some(Obstacle::Passing)
             }
-            Trust::Good => None,
+            _ => None,
         }
     }
 
@@ -86,7 +90,7 @@ impl State {
     }
 
     pub(super) fn doubt(&mut self, error: &io::Error) {
-        if !matches!(self.trust, Trust::Lost(_)) {
+        if self.trust.lasting().is_none() {
             self.trust = Trust::Doubtful(again(error));
             self.since.get_or_insert_with(Instant::now);
         }
@@ -116,7 +120,15 @@ impl Trust {
     pub(super) fn error(&self) -> io::Error {
         match self {
             Self::Good => io::ErrorKind::Other.into(),
-            Self::Doubtful(error) | Self::Lost(error) => again(error),
+            Self::Doubtful(error) | Self::Behind(error) | Self::Lost(error) => again(error),
+        }
+    }
+
+    /// Why nothing is taken, where no checkpoint changes that.
+    pub(super) fn lasting(&self) -> Option<io::Error> {
+        match self {
+            Self::Good | Self::Doubtful(_) => None,
+            Self::Behind(error) | Self::Lost(error) => Some(again(error)),
         }
     }
 }

@@ -2,16 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use rustix::io::Errno;
-
 use super::{checking::check, collecting::collect, damaged::filled, *};
-use crate::storage::{
-    Collected, Stamp, StatePage,
-    fs::{
-        journal::{Journal, Record},
-        manifests::{TAGS_AT_ONCE, in_turns},
-    },
-};
+use crate::storage::{Collected, Stamp, StatePage};
 
 fn stamp(time: &str) -> Stamp {
     Stamp::parse(&format!("elsewhere; time=2026-01-01T00:00:{time}Z")).unwrap()
@@ -214,60 +206,6 @@ fn a_registry_keeps_its_id() {
     drop(store);
     fs::write(root.path().join("registry.id"), "no id").unwrap();
     assert!(matches!(Store::open(root.path()), Err(OpenError::Storage(Error::Damaged { .. }))));
-}
-
-/// Steps of the records in a copy of a root's journal.
-fn journaled(root: &TempDir) -> Vec<usize> {
-    let copy = killed(root.path());
-    let folder = copy.path().join("journal");
-    let (_, left) = Journal::open(Disk::default(), copy.path(), folder).unwrap();
-    left.all().iter().map(|record| Record::steps(record).unwrap().len()).collect()
-}
-
-#[test]
-fn many_tags_go_some_at_a_time_and_the_manifest_with_the_last_ones() {
-    let (root, store) = store();
-    push(&store, "{}");
-    let names: Vec<_> = (0..=2 * TAGS_AT_ONCE).map(|n| format!("t{n}")).collect();
-    push_image(&store, "layer", &names.iter().map(String::as_str).collect::<Vec<_>>(), None);
-    store.durable.journal.checkpoint().unwrap();
-    let (mut at, digest) = (store.feed.present(), of("layer"));
-    // While the second ones are written: each tag takes six steps.
-    store.durable.disk.faults.plan(6 * TAGS_AT_ONCE + TAGS_AT_ONCE / 2, 1, Errno::IO);
-    store.delete_manifest(&repository(), &digest, None).unwrap_err();
-    store.durable.disk.faults.heal();
-    assert_eq!(store.tags_of(&repository(), &digest).unwrap().len(), TAGS_AT_ONCE + 1);
-    assert!(store.find_manifest(&repository(), &Reference::Digest(digest.clone())).unwrap().is_some());
-    assert_eq!(store.delete_manifest(&repository(), &digest, None).unwrap(), Deleted::Done);
-    assert_eq!(store.find_manifest(&repository(), &Reference::Digest(digest.clone())).unwrap(), None);
-    let steps = journaled(&root);
-    assert!(steps.len() >= 3 && steps.iter().all(|steps| *steps <= 2 * TAGS_AT_ONCE + 2), "{steps:?}");
-    for name in names.iter().map(String::as_str).chain([digest.as_str()]) {
-        assert!(store.deletion(&repository(), name).unwrap().is_some(), "{name}");
-    }
-    let mut told = Vec::new();
-    loop {
-        let piece = store.feed.read(at, 1000, |_| true).unwrap().unwrap();
-        told.extend(piece.entries.into_iter().map(|entry| entry.tag));
-        at = piece.next;
-        if piece.is_end {
-            break;
-        }
-    }
-    assert_eq!(told.last(), Some(&None), "the manifest comes last");
-    assert!(names.iter().all(|name| told.iter().flatten().any(|tag| tag == name)));
-    assert_eq!(check(&store, false), []);
-}
-
-#[test]
-fn a_manifest_goes_with_all_its_tags_whatever_their_number() {
-    for (tags, turns) in [(0, 1), (1, 1), (TAGS_AT_ONCE, 1), (TAGS_AT_ONCE + 1, 2), (2 * TAGS_AT_ONCE, 2)] {
-        let tags: Vec<oci::Tag> = (0..tags).map(|n| format!("t{n}").parse().unwrap()).collect();
-        let all: Vec<_> = in_turns(&tags).collect();
-        assert_eq!(all.iter().map(|(tags, _)| *tags).collect::<Vec<_>>().concat(), tags);
-        assert!(all.iter().enumerate().all(|(turn, (_, is_last))| *is_last == (turn + 1 == turns)));
-        assert_eq!(all.len(), turns);
-    }
 }
 
 #[test]

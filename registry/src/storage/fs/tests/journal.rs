@@ -1,17 +1,17 @@
 //! The journal: what is done again at a start, and what a failing one does.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::*;
 
-fn tagged(store: &Store, tag: &str) -> Option<Digest> {
+pub(super) fn tagged(store: &Store, tag: &str) -> Option<Digest> {
     store.resolve(&repository(), &tag.parse().unwrap()).unwrap()
 }
 
 /// Pushes an image of one layer that is there.
-fn put(store: &Store, layer: &str, tag: &str) -> Result<Digest, Error> {
+pub(super) fn put(store: &Store, layer: &str, tag: &str) -> Result<Digest, Error> {
     let (manifest, bytes) = image(layer);
     let digest = Digest::of(Algorithm::Sha256, &bytes);
     let put = store.put_manifest(&repository(), manifest, &digest, &bytes, &[tag.parse().unwrap()], None)?;
@@ -20,7 +20,7 @@ fn put(store: &Store, layer: &str, tag: &str) -> Result<Digest, Error> {
 }
 
 /// A store with two layers, and nothing in its journal.
-fn filled() -> (TempDir, Store) {
+pub(super) fn filled() -> (TempDir, Store) {
     let (root, store) = store();
     for content in ["{}", "one", "two"] {
         push(&store, content);
@@ -30,7 +30,7 @@ fn filled() -> (TempDir, Store) {
     (root, store)
 }
 
-fn copy_journal(from: &TempDir, to: &TempDir) {
+pub(super) fn copy_journal(from: &TempDir, to: &TempDir) {
     for file in ["0", "1"] {
         let path = Path::new("journal").join(file);
         fs::copy(from.path().join(&path), to.path().join(&path)).unwrap();
@@ -100,73 +100,6 @@ fn a_start_that_fails_loses_nothing() {
         }
     }
     assert!(failed > 20, "a start has more steps than the {failed} that failed it");
-}
-
-#[test]
-fn a_start_on_a_full_disk_needs_no_room_for_what_is_there() {
-    let (root, store) = filled();
-    let one = put(&store, "one", "tag").unwrap();
-    let mut full = 0;
-    for step in 1.. {
-        let killed = killed(root.path());
-        let (disk, tmp) = (Disk::default(), killed.path().join("tmp"));
-        disk.faults.plan(step, 1, Errno::NOSPC);
-        let opened = Store::open_on(disk.clone(), killed.path(), feed::boot_id());
-        let steps = disk.faults.heal();
-        match &opened {
-            Ok(found) => {
-                full += 1;
-                assert_eq!(tagged(found, "tag").as_ref(), Some(&one));
-                assert!(found.durable.journal.is_empty() && leftovers(found).is_empty());
-            }
-            Err(OpenError::Storage(Error::Full { path, .. })) => {
-                assert!(path.parent() != Some(&tmp), "there is no room for {}", path.display());
-            }
-            Err(error) => panic!("{error}"),
-        }
-        if steps < step {
-            break;
-        }
-    }
-    assert!(full > 8, "a push has more files than the {full} for which there was no room");
-}
-
-#[test]
-fn a_start_without_room_for_what_is_missing_serves_the_rest_and_takes_nothing() {
-    let (root, store) = filled();
-    let one = put(&store, "one", "there").unwrap();
-    store.durable.journal.checkpoint().unwrap();
-    let before = killed(root.path());
-    let two = put(&store, "two", "missing").unwrap();
-    push(&store, "three");
-    copy_journal(&root, &before);
-    for room in 0.. {
-        let killed = killed(before.path());
-        let disk = Disk::default();
-        disk.faults.leave_room(room);
-        let found = Store::open_on(disk.clone(), killed.path(), "another run".to_owned()).unwrap();
-        assert_eq!(tagged(&found, "there").as_ref(), Some(&one));
-        assert!(found.open_blob(&repository(), &digest("one")).unwrap().is_some());
-        let is_taking = found.takes_changes();
-        disk.faults.heal();
-        if !is_taking {
-            let is_full = |done: Result<(), Error>| matches!(done, Err(Error::Full { .. }));
-            assert!(is_full(put(&found, "one", "new").map(drop)));
-            assert!(is_full(found.delete_tag(&repository(), &"there".parse().unwrap(), None).map(drop)));
-            let how = Collecting { dry_run: false, grace: Duration::ZERO };
-            assert!(is_full(found.collect(how, &mut |_| {}, &mut || true)));
-            assert!(is_full(found.verify(true, &mut |_| {}, &mut || true)));
-        }
-        drop(found);
-        let found = Store::open(killed.path()).unwrap();
-        assert!(found.takes_changes());
-        assert_eq!(tagged(&found, "missing").as_ref(), Some(&two), "room for {room}");
-        assert!(found.open_blob(&repository(), &digest("three")).unwrap().is_some());
-        if is_taking {
-            assert!(room > 15, "there was more to do again");
-            break;
-        }
-    }
 }
 
 #[test]

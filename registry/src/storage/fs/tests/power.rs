@@ -3,7 +3,7 @@
 //! time since, in no order between folders; of each file its content at its last sync, and of what was written since
 //! all, or nothing, or any parts.
 
-mod model;
+pub(super) mod model;
 
 use rstest::rstest;
 

@@ -1,7 +1,5 @@
 //! Whose sessions are under way: nobody gets more than half of all that there may be, so that one client that begins them
-//! and goes away leaves enough for others.
-//!
-//! Sessions from before the start are nobody's.
+//! and goes away leaves enough for others. Each session says whose it is, so that a start knows it too.
 
 use std::{
     collections::HashMap,
@@ -12,7 +10,7 @@ use std::{
 use oci::{Algorithm, RepoName};
 
 use super::{
-    super::Store,
+    super::{Store, folder},
     room::{MAKE_ROOM, MAX_UPLOADS},
 };
 use crate::storage::{Error, UploadId};
@@ -82,9 +80,25 @@ impl Store {
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
         self.leave_others_room(owner, MAX_UPLOADS / 2)?;
-        let id = self.create_upload(repository, algorithm)?;
+        let id = self.create_upload_of(Some(owner), repository, algorithm)?;
         self.uploads.owners.add(id, owner);
         Ok(id)
+    }
+
+    /// Looks whose the sessions are that a former run has left.
+    pub(in super::super) fn know_owners(&self) -> Result<(), Error> {
+        for name in folder::names(&self.layout.uploads())? {
+            let Ok(id) = name.parse() else { continue };
+            match self.any_session(id) {
+                Ok(session) => {
+                    if let Some(owner) = session.and_then(|session| session.owner) {
+                        self.uploads.owners.add(id, &owner.into());
+                    }
+                }
+                Err(error) => tracing::warn!(upload = %id, %error, "an upload counts as nobody's"),
+            }
+        }
+        Ok(())
     }
 
     /// Refuses an owner more than `most` sessions, unless some of its own were left alone.
@@ -132,6 +146,12 @@ mod tests {
         store.uploads.owners.lock().owners.get_mut("one").unwrap().made_room = None;
         assert!(!is_refused("one"));
         assert_eq!(store.upload_received(&repository, sessions[0]).unwrap(), None);
+        // What goes on keeps its owner, also where another run does.
+        let busy = store.busy.try_take(sessions[1]).unwrap();
+        store.open_upload(&repository, sessions[1], busy).unwrap().unwrap().suspend().unwrap();
+        drop(store);
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!((store.uploads.owners.count("one"), store.uploads.owners.count("other")), (2, 1));
         for id in &sessions[1..] {
             assert!(store.cancel_upload(&repository, *id).unwrap());
         }

@@ -21,7 +21,7 @@ enum Content {
 
 /// A disk.
 #[derive(Clone, Debug)]
-pub(super) struct Model {
+pub(in super::super) struct Model {
     nodes: Vec<Content>,
 }
 
@@ -29,14 +29,14 @@ const ROOT: Node = Node(0);
 
 impl Model {
     /// Of what is there, all on the disk.
-    pub(super) fn of(root: &Path) -> Self {
+    pub(in super::super) fn of(root: &Path) -> Self {
         let mut model = Self { nodes: vec![Content::Folder(vec![BTreeMap::new()])] };
         model.take(root, ROOT);
         model
     }
 
     /// When all this was done below `root`.
-    pub(super) fn after(mut self, root: &Path, done: &[Done]) -> Self {
+    pub(in super::super) fn after(mut self, root: &Path, done: &[Done]) -> Self {
         for done in done {
             self.apply(root, done);
         }
@@ -44,7 +44,7 @@ impl Model {
     }
 
     /// A root that the disk may have kept.
-    pub(super) fn kept(&self, seed: u64) -> TempDir {
+    pub(in super::super) fn kept(&self, seed: u64) -> TempDir {
         let kept = folder();
         self.make(ROOT, kept.path(), &mut Dice::new(seed));
         kept
@@ -224,7 +224,7 @@ fn folder() -> TempDir {
 }
 
 /// Of what was done from a moment on, the root that a disk may have kept at each later moment.
-pub(super) fn every_moment(
+pub(in super::super) fn every_moment(
     mut model: Model,
     root: &Path,
     done: &[Done],
