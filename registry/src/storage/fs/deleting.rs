@@ -133,9 +133,8 @@ impl Store {
         let mut records = records(&first, &record);
         records.push((digest.to_string(), record.clone()));
         let nobody_looks = || self.locks.hide(repository);
-        let removed = self
-            .take_away(repository, change, &first, &records, last, nobody_looks)
-            .inspect_err(|_| {
+        let removed =
+            self.take_away(repository, change, &first, &records, last, nobody_looks).inspect_err(|_| {
                 self.look_for_manifests(repository);
                 entry.doubt();
             })?;
