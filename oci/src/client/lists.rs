@@ -1,5 +1,7 @@
 //! JSON that a registry gives, in pages where it is long.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -11,6 +13,9 @@ use crate::{RepoName, Tag};
 const MAX_PAGE: usize = 8 << 20;
 /// Names of one page.
 const PAGE: usize = 1000;
+
+/// Of one list: more than any registry holds, and few enough to be kept in memory.
+const MOST_NAMES: usize = 1_000_000;
 
 /// One page, and where the next one is.
 #[derive(Debug)]
@@ -31,6 +36,31 @@ struct Tags {
 #[derive(Deserialize)]
 struct Catalog {
     repositories: Option<Vec<String>>,
+}
+
+/// The way through a list, which comes to an end whatever the registry says.
+#[derive(Debug, Default)]
+struct Pages {
+    seen: HashSet<String>,
+    names: usize,
+}
+
+impl Pages {
+    /// Where the next page is, after one with so many names; none after the last one, or what is wrong.
+    fn turn(&mut self, at: String, names: usize, next: Option<String>) -> Result<Option<String>, String> {
+        self.names += names;
+        if self.names > MOST_NAMES {
+            return Err(format!("it lists more than {MOST_NAMES} names: name those to copy"));
+        }
+        let next = next.filter(|next| *next != at && names > 0);
+        self.seen.insert(at);
+        match next {
+            Some(next) if self.seen.contains(&next) => {
+                Err(format!("its pages go in a circle: the next one is {next} again"))
+            }
+            next => Ok(next),
+        }
+    }
 }
 
 impl Client {
@@ -83,7 +113,7 @@ impl Client {
     pub async fn tags(&self, repository: &RepoName) -> Result<Vec<Tag>, Error> {
         let scope = Scope::pull(repository);
         let mut path = Some(format!("/v2/{repository}/tags/list?n={PAGE}"));
-        let mut all = Vec::new();
+        let (mut all, mut pages) = (Vec::new(), Pages::default());
         let mut first = true;
         while let Some(at) = path.take() {
             let page = match self.get_json::<Tags>(&at, &scope).await? {
@@ -93,7 +123,7 @@ impl Client {
             first = false;
             let tags = page.value.tags.unwrap_or_default();
             all.extend(tags.iter().filter_map(|tag| tag.parse().ok()));
-            path = page.next.filter(|next| *next != at && !tags.is_empty());
+            path = self.turn(&mut pages, at, tags.len(), page.next)?;
         }
         Ok(all)
     }
@@ -102,7 +132,7 @@ impl Client {
     pub async fn catalog(&self) -> Result<Option<Vec<RepoName>>, Error> {
         let scope = Scope::catalog();
         let mut path = Some(format!("/v2/_catalog?n={PAGE}"));
-        let mut all = Vec::new();
+        let (mut all, mut pages) = (Vec::new(), Pages::default());
         let mut first = true;
         while let Some(at) = path.take() {
             let page = match self.get_json::<Catalog>(&at, &scope).await {
@@ -117,9 +147,20 @@ impl Client {
             first = false;
             let names = page.value.repositories.unwrap_or_default();
             all.extend(names.iter().filter_map(|name| name.parse().ok()));
-            path = page.next.filter(|next| *next != at && !names.is_empty());
+            path = self.turn(&mut pages, at, names.len(), page.next)?;
         }
         Ok(Some(all))
+    }
+
+    fn turn(
+        &self,
+        pages: &mut Pages,
+        at: String,
+        names: usize,
+        next: Option<String>,
+    ) -> Result<Option<String>, Error> {
+        let path = at.clone();
+        pages.turn(at, names, next).map_err(|reason| self.unusable(&Method::GET, &path, &reason))
     }
 
     /// What a list that ends before its end is: nobody may take it for all there is.
@@ -138,5 +179,35 @@ impl Client {
         let uri: Result<Uri, _> = format!("{}{path}", self.endpoint().origin()).parse();
         let uri = uri.map_err(|error| self.unusable(&method, path, &error.to_string()))?;
         Ok(Call { method, uri, headers: HeaderMap::new(), body: Bytes::new(), scope })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(pages: &mut Pages, at: &str, names: usize, next: &str) -> Result<Option<String>, String> {
+        pages.turn(at.to_owned(), names, Some(next.to_owned()))
+    }
+
+    #[test]
+    fn lists_end() {
+        let mut pages = Pages::default();
+        assert_eq!(turn(&mut pages, "/1", 2, "/2").unwrap().unwrap(), "/2");
+        assert_eq!(pages.turn("/2".into(), 1, None), Ok(None));
+        for (names, path) in [(0, "/3"), (1, "/2")] {
+            assert_eq!(turn(&mut Pages::default(), "/2", names, path), Ok(None), "as some registries say it");
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_given_up() {
+        let mut pages = Pages::default();
+        turn(&mut pages, "/1", 1, "/2").unwrap();
+        assert!(turn(&mut pages, "/2", 1, "/1").unwrap_err().contains("circle"));
+        let mut pages = Pages::default();
+        let mut page = |n: usize| turn(&mut pages, &format!("/{n}"), 1000, &format!("/{}", n + 1));
+        assert!((0..MOST_NAMES / 1000).all(|n| page(n).is_ok()));
+        assert!(page(MOST_NAMES / 1000).unwrap_err().contains("more than 1000000 names"));
     }
 }
