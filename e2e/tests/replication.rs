@@ -5,7 +5,9 @@ mod endpoint;
 mod on_push;
 mod outage;
 mod outside;
+mod platforms;
 mod progress;
+mod restart;
 mod rights;
 
 use std::time::Duration;
