@@ -90,7 +90,10 @@ fn of_this_cluster(
     let registry = found.as_ref().and_then(|guarded| guarded.0.as_ref().ok());
     let registry = registry.ok_or_else(|| {
         let namespace = reference.namespace.as_deref().unwrap_or_default();
-        let sentence = format!("there is no Registry {} in namespace {namespace}", reference.name);
+        let sentence = format!(
+            "there is no Registry {} in namespace {namespace}: make it, or mend registryRef",
+            reference.name
+        );
         Answer::no("RegistryNotFound", sentence)
     })?;
     grant::missing(context, registry, replication, role).map_or_else(|| Ok(of_registry(registry)), Err)

@@ -10,6 +10,8 @@ use super::seen::{Seen, State};
 pub(super) const IMAGES_FAILED: &str = "ImagesFailed";
 /// Reason where deletions wait for a person, and everything else is the same.
 pub(super) const DELETIONS_STOPPED: &str = "DeletionsStopped";
+/// Reason where nothing helps but a change of the Replication, or of what an end is.
+const INVALID_PLAN: &str = "InvalidPlan";
 /// Reason where a run's pod is not there or does not run.
 const NOT_RUNNING: &str = "PodNotRunning";
 /// How soon after the first failure in a row it is tried again; then later and later.
@@ -215,7 +217,7 @@ fn succeed(target: &mut TargetStatus, run: &Seen, at: Timestamp) {
 fn fail(target: &mut TargetStatus, run: &Seen, at: Timestamp, now: Timestamp, why: &str) {
     target.failed_runs = target.failed_runs.saturating_add(1);
     let wait = match target.reason.as_deref() {
-        Some(DELETIONS_STOPPED) => FOR_A_PERSON,
+        Some(DELETIONS_STOPPED | INVALID_PLAN) => FOR_A_PERSON,
         // An image that was just pushed is tried again soon.
         Some(IMAGES_FAILED) if !run.continues => wait(target.failed_runs),
         _ => wait(target.failed_runs).min(LAST_RETRY),

@@ -100,6 +100,8 @@ fn what_only_a_person_can_mend_waits_long_from_the_first_time_and_pushes_go_on()
         target = after(target, Some(&run), at(100));
         assert_eq!(target.retry, Some(at(1900).to_string()));
     }
+    let odd = run(4, failed(100), failing(Reason::InvalidPlan));
+    assert_eq!(after(well(), Some(&odd), at(100)).retry, Some(at(1900).to_string()));
     assert!(goes_on(&target));
     assert_eq!(target.cursor.as_deref(), Some("c2"), "all but the deletions was done");
     let pushed = Seen { continues: true, ..run(4, State::Succeeded { at: at(125) }, equal(124)) };
