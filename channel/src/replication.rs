@@ -184,6 +184,9 @@ pub struct Progress {
     /// Up to where in the feed the target is equal, but for what failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// Which Berth registry the target is, by its id: entries of the feed with this origin are not sent back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_id: Option<String>,
     /// When a comparison ended with everything equal (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub equal_at: Option<String>,

@@ -1,7 +1,10 @@
 //! Replications: images get from one registry to another, and stay the same there.
 
+mod both_ways;
 mod by_hand;
+mod choices;
 mod endpoint;
+mod full;
 mod on_push;
 mod outage;
 mod outside;

@@ -28,6 +28,8 @@ pub(crate) type ReplicationRefs = mpsc::UnboundedReceiver<ObjectRef<GuardedRepli
 pub(crate) struct Memory {
     /// By UID of the Replication and name of the target.
     marks: Mutex<HashMap<(String, String), Mark>>,
+    /// Which Berth registries targets are, by the same.
+    ids: Mutex<HashMap<(String, String), String>>,
     /// By UID of the pod.
     asked: Mutex<HashMap<String, (Instant, Option<Progress>)>>,
     /// Something may have to be followed, or no longer.
@@ -47,8 +49,8 @@ impl Memory {
     /// The stream names what to look at.
     pub(crate) fn new() -> (Self, ReplicationRefs) {
         let (refs, receiver) = mpsc::unbounded();
-        let (marks, asked) = Default::default();
-        (Self { marks, asked, changed: watch::Sender::new(()), refs }, receiver)
+        let (marks, ids, asked) = Default::default();
+        (Self { marks, ids, asked, changed: watch::Sender::new(()), refs }, receiver)
     }
 
     /// Something in the cluster is another.
@@ -77,6 +79,21 @@ impl Memory {
     /// The Replication is gone.
     pub(crate) fn forget(&self, uid: &str) {
         lock(&self.marks).retain(|(of, _), _| of != uid);
+        lock(&self.ids).retain(|(of, _), _| of != uid);
+    }
+
+    /// A run has met a target of the Replication.
+    pub(super) fn meet(&self, uid: &str, target: &str, id: Option<String>) {
+        let key = (uid.to_owned(), target.to_owned());
+        match id {
+            Some(id) => lock(&self.ids).insert(key, id),
+            None => lock(&self.ids).remove(&key),
+        };
+    }
+
+    /// Which Berth registry a target is, if one of its runs said so.
+    pub(super) fn id(&self, uid: &str, target: &str) -> Option<String> {
+        lock(&self.ids).get(&(uid.to_owned(), target.to_owned())).cloned()
     }
 
     /// Whether a pod was asked just now.

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use channel::{client::Client, replication::Progress};
+use channel::{
+    client::Client,
+    replication::Progress,
+};
 use crds::Replication;
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -64,7 +67,14 @@ pub(super) async fn runs(
     for (target, run) in futures::future::join_all(seen).await.into_iter().flatten() {
         runs.entry(target).or_default().push(run);
     }
-    Runs(runs)
+    let runs = Runs(runs);
+    let uid = replication.uid().unwrap_or_default();
+    for target in runs.0.keys() {
+        if let Some(progress) = runs.last(target).and_then(|run| run.progress.as_ref()) {
+            context.replications.meet(&uid, target, progress.target_id.clone());
+        }
+    }
+    runs
 }
 
 /// How far a pod is; where it does not say, how far it was.

@@ -48,7 +48,7 @@ struct Change {
 }
 
 impl Run {
-    /// Follows until nothing was pushed for a while.
+    /// Follows until nothing was pushed for a while that is to be copied.
     pub(super) async fn follow(&self, follow: &Follow) -> Result<(), Stop> {
         let idle = Duration::from_secs(follow.idle_seconds);
         let mut cursor = match &follow.cursor {
@@ -64,14 +64,16 @@ impl Run {
                 Fed::TooOld => cursor = self.compare_from_now(idle).await?,
                 Fed::Page(page) => {
                     cursor = page.cursor;
-                    if page.entries.is_empty() {
+                    let changes: Vec<_> =
+                        latest(page.entries).into_iter().filter_map(|entry| self.wanted(entry)).collect();
+                    if changes.is_empty() {
                         self.tally.cursor(&cursor);
                         if last.elapsed() >= idle.saturating_sub(Duration::from_secs(1)) {
                             return Ok(());
                         }
                         continue;
                     }
-                    self.in_time(self.take_in(page.entries)).await?;
+                    self.in_time(self.take_in(changes)).await?;
                     self.tally.cursor(&cursor);
                 }
             }
@@ -114,10 +116,10 @@ impl Run {
     }
 
     /// Tags first, then what signs them and refers to them, and what goes for good last.
-    async fn take_in(&self, entries: Vec<Entry>) {
+    async fn take_in(&self, changes: Vec<Change>) {
         let (mut tags, mut signatures, mut referrers) = (Vec::new(), Vec::new(), Vec::new());
         let mut gone: HashMap<Place, Vec<Gone>> = HashMap::new();
-        for change in latest(entries).into_iter().filter_map(|entry| self.wanted(entry)) {
+        for change in changes {
             match &change.tag {
                 Some(tag) if Filters::is_attached(tag) => signatures.push(change),
                 Some(_) => tags.push(change),

@@ -125,6 +125,7 @@ impl Run {
         };
         let copier = Copier::new(setup.source.clone(), setup.target.clone(), options);
         tally.follow(&copier);
+        tally.target(target.id.as_ref());
         // Each has several blobs, and where a run ends early, some should be whole.
         let images = Semaphore::new(setup.concurrency.div_ceil(2));
         let refused = Refused::default();

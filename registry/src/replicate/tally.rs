@@ -54,6 +54,11 @@ impl Tally {
         self.counts().copier = Some(copier.clone());
     }
 
+    /// Which of Berth's registries the target is.
+    pub(super) fn target(&self, id: Option<&String>) {
+        self.counts().progress.target_id = id.cloned();
+    }
+
     pub(super) fn phase(&self, phase: Phase) {
         self.counts().progress.phase = phase;
     }

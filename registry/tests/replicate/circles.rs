@@ -1,7 +1,7 @@
 //! What would go in a circle: two registries that are copied to each other under other names, and one that is copied into
 //! itself.
 
-use std::process::Stdio;
+use std::{path::Path, process::Stdio, time::Duration};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -109,7 +109,7 @@ async fn what_is_pushed_is_followed_within_one_registry_too() {
     command.args([&world.from.url(), &other.url(), "--prefix", "mirror", "--follow-seconds", "2"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     client.push_noise("a", Some("v1"), 1, None).await;
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
@@ -117,4 +117,35 @@ async fn what_is_pushed_is_followed_within_one_registry_too() {
     assert_eq!((ran.code, ran.progress.done), (0, 1), "{ran:#?}");
     assert_eq!(repositories(&client).await, ["a", "mirror/a"]);
     assert_eq!(tags(&client, "mirror/a").await, ["v1"]);
+}
+
+#[tokio::test]
+async fn what_comes_from_the_target_keeps_no_run_from_its_end() {
+    let world = World::of_berths().await;
+    let mut command = replicate();
+    command.args([&world.to.url(), &world.from.url(), "--follow-seconds", "2"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut back = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap());
+    while !world.to.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let client = world.source.client();
+    let pushing = async {
+        for seed in 1.. {
+            client.push_noise("a", Some(&format!("v{seed}")), seed, None).await;
+            world.copy().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(Duration::from_secs(60), &mut back) => ended,
+        () = pushing => unreachable!(),
+    };
+    let ran = understand(&ended.expect("the run ends while pushes go on").unwrap());
+    assert_eq!((ran.code, ran.progress.done, ran.progress.total), (0, 0, 0), "{ran:#?}");
+    assert_eq!(ran.progress.target_id.as_deref(), Some(id(world.source_root()).as_str()));
+    assert!(!tags(&world.target.client(), "a").await.is_empty());
+}
+
+fn id(root: &Path) -> String {
+    std::fs::read_to_string(root.join("registry.id")).unwrap().trim().to_owned()
 }

@@ -29,8 +29,10 @@ pub(super) fn mark<'a>(
         let mut news = HashMap::new();
         let mut is_marked = |waiting: &Waiting| {
             let Ok(replication) = &waiting.replication.0 else { return false };
-            let first = || first(&rules, replication, entries);
-            let entry = news.entry(replication.uid()).or_insert_with(first);
+            let uid = replication.uid().unwrap_or_default();
+            let target = context.replications.id(&uid, &waiting.target);
+            let first = || first(&rules, replication, target.as_deref(), entries);
+            let entry = news.entry((uid, target.clone())).or_insert_with(first);
             if let Some(entry) = entry {
                 set(context, waiting, Some(entry.stamp.time.clone()));
             }
@@ -40,10 +42,17 @@ pub(super) fn mark<'a>(
     })
 }
 
-/// The first entry that counts for a Replication, of a repository that its account may read.
-fn first<'a>(rules: &Rules<'_>, replication: &Replication, entries: &'a [Entry]) -> Option<&'a Entry> {
+/// The first entry that counts for a target of a Replication, of a repository that its account may read. What came from
+/// the target is not sent back.
+fn first<'a>(
+    rules: &Rules<'_>,
+    replication: &Replication,
+    target: Option<&str>,
+    entries: &'a [Entry],
+) -> Option<&'a Entry> {
     let mut reader = rules.reader(replication);
-    entries.iter().find(|entry| counts(replication, entry) && reader.may_read(&entry.repository))
+    let mut others = entries.iter().filter(|entry| Some(entry.stamp.origin.as_str()) != target);
+    others.find(|entry| counts(replication, entry) && reader.may_read(&entry.repository))
 }
 
 /// Says that the feed has something for a target, since then.
@@ -118,6 +127,10 @@ mod tests {
         };
         assert_eq!((left(&[]), left(&["other/app", "team/secret"])), (2, 2));
         assert!(world.replication_refs.try_recv().is_err());
+        // What came from a target is no news for it.
+        world.context.replications.meet("uid-of-apps-mirror", "a", Some("here".into()));
+        assert_eq!(left(&["team/app"]), 1);
+        world.context.replications.meet("uid-of-apps-mirror", "a", None);
         assert_eq!(left(&["team/secret", "team/app"]), 0);
         assert!(world.replication_refs.try_recv().is_ok());
     }
