@@ -36,3 +36,4 @@ mod state;
 mod tokens;
 mod uploads;
 mod usage;
+mod wire;
