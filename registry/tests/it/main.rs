@@ -9,6 +9,7 @@ mod client;
 mod connections;
 mod crash;
 mod disconnects;
+mod drain;
 mod feed;
 mod full;
 mod guests;
