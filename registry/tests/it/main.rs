@@ -13,6 +13,7 @@ mod drain;
 mod feed;
 mod full;
 mod guests;
+mod half_open;
 mod image;
 mod immutable;
 mod kubernetes;
