@@ -7,6 +7,7 @@ use rstest::rstest;
 use rustix::io::Errno;
 
 use super::*;
+use crate::access::Rules;
 
 mod anything;
 
@@ -20,14 +21,24 @@ impl Registry {
         Self::with(Changes::default())
     }
 
+    fn under(policy: &channel::policy::Policy) -> Self {
+        let access = Access::without_policy(b"key").unwrap();
+        access.install(Rules::new(policy).unwrap());
+        Self::made(access, Changes::default())
+    }
+
     fn with(changes: Changes) -> Self {
+        Self::made(Access::Open, changes)
+    }
+
+    fn made(access: Access, changes: Changes) -> Self {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let storage = Storage::open(root.path(), crate::storage::Limits::default()).unwrap();
         let metrics = Arc::new(Metrics::new());
         Self {
             root,
             api: Arc::new(Api {
-                access: Access::Open,
+                access,
                 storage,
                 metrics,
                 changes,

@@ -24,18 +24,26 @@ pub(crate) fn noise(seed: u64, length: usize) -> Bytes {
 }
 
 pub(crate) fn descriptor(media_type: &str, content: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": sha256(content), "size": content.len()})
+    descriptor_by(Algorithm::Sha256, media_type, content)
+}
+
+fn descriptor_by(algorithm: Algorithm, media_type: &str, content: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": Digest::of(algorithm, content), "size": content.len()})
 }
 
 /// An image manifest of these contents.
 pub(crate) fn image(config: &[u8], layers: &[&[u8]]) -> Value {
-    let layers: Vec<_> =
-        layers.iter().map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer)).collect();
+    image_by(Algorithm::Sha256, config, layers)
+}
+
+/// One that names them by digests of this kind.
+pub(crate) fn image_by(algorithm: Algorithm, config: &[u8], layers: &[&[u8]]) -> Value {
+    let layer = |layer: &&[u8]| descriptor_by(algorithm, "application/vnd.oci.image.layer.v1.tar", layer);
     json!({
         "schemaVersion": 2,
         "mediaType": manifest::IMAGE,
-        "config": descriptor("application/vnd.oci.image.config.v1+json", config),
-        "layers": layers,
+        "config": descriptor_by(algorithm, "application/vnd.oci.image.config.v1+json", config),
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
     })
 }
 

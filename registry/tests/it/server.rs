@@ -187,6 +187,14 @@ impl Server {
         while self.client().get(session).await.header("range") == "0-0" {}
     }
 
+    /// Everything is as it should be.
+    pub(crate) fn assert_sound(&self) {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_berth-registry"));
+        let check = check.env_clear().args(["check", "--root"]).arg(&self.root).output().unwrap();
+        let said = String::from_utf8_lossy(&check.stdout);
+        assert!(check.status.success() && !said.contains("damage:"), "{check:?}");
+    }
+
     /// Whether the registry knows how much room there is.
     pub(crate) fn has_a_size() -> bool {
         true

@@ -1,14 +1,14 @@
 //! Pushing blobs: points 1 to 14.
 
 use http::{Method, StatusCode};
-use oci::{Algorithm, Digest, ErrorCode};
+use oci::{Algorithm, Digest, ErrorCode, manifest};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 use crate::{
-    image::{noise, sha256},
+    image::{image, noise, sha256},
     server::Server,
 };
 
@@ -255,8 +255,58 @@ async fn p12_a_session_goes_on_after_kill_9() {
 async fn p13_locations_are_right_under_whatever_name_the_registry_is_reached() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(root.path());
-    let session = server.client().start_upload("a/b").await;
-    assert!(session.starts_with("/v2/a/b/blobs/uploads/"), "{session}");
+    let client = server.client();
+    let image = image(b"{}", &[b"0123"]);
+    // As proxies say by what name, and whether over TLS, their client has come.
+    for (number, headers) in [
+        vec![],
+        vec![("x-forwarded-proto", "https"), ("x-forwarded-host", "registry.example.com")],
+        vec![("x-forwarded-proto", "https"), ("x-forwarded-port", "8443")],
+        vec![("forwarded", "for=192.0.2.1;proto=https;host=\"registry.example.com:8443\"")],
+        vec![("x-forwarded-host", "evil.example.com/a?b#c"), ("x-forwarded-proto", "javascript")],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("a/b{number}");
+        let blobs = format!("/v2/{name}/blobs/");
+        let uploads = format!("{blobs}uploads/");
+        let send = async |method, path: &str, headers: &[(&str, &str)], body: String, status| {
+            let answer = client.send(method, path, headers, body).await.expect(status);
+            answer.header("location").to_owned()
+        };
+        // Each is a path, followed exactly as it was given.
+        let mut session = send(Method::POST, &uploads, &headers, String::new(), StatusCode::ACCEPTED).await;
+        assert!(session.starts_with(&uploads) && session.len() > uploads.len(), "{session}");
+        for chunk in ["01", "23"] {
+            session = send(Method::PATCH, &session, &headers, chunk.to_owned(), StatusCode::ACCEPTED).await;
+            assert!(session.starts_with(&uploads), "{session}");
+        }
+        session = send(Method::GET, &session, &headers, String::new(), StatusCode::NO_CONTENT).await;
+        assert!(session.starts_with(&uploads), "{session}");
+        let digest = sha256(b"0123");
+        let close = format!("{session}?digest={digest}");
+        let blob = send(Method::PUT, &close, &headers, String::new(), StatusCode::CREATED).await;
+        assert_eq!(blob, format!("{blobs}{digest}"));
+        let at_once = format!("{uploads}?digest={}", sha256(b"{}"));
+        let config = send(Method::POST, &at_once, &headers, "{}".to_owned(), StatusCode::CREATED).await;
+        assert_eq!(config, format!("{blobs}{}", sha256(b"{}")));
+        let mount = format!("/v2/mounted/blobs/uploads/?mount={digest}&from={name}");
+        let mounted = send(Method::POST, &mount, &headers, String::new(), StatusCode::CREATED).await;
+        assert_eq!(mounted, format!("/v2/mounted/blobs/{digest}"));
+        let kind = [("content-type", manifest::IMAGE)];
+        let tagged = format!("/v2/{name}/manifests/v1");
+        let both = [&headers[..], &kind].concat();
+        let pushed = send(Method::PUT, &tagged, &both, image.to_string(), StatusCode::CREATED).await;
+        assert_eq!(pushed, format!("/v2/{name}/manifests/{}", sha256(image.to_string().as_bytes())));
+        for path in [blob, config, mounted, pushed] {
+            client.get(&path).await.expect(StatusCode::OK);
+        }
+        client.put_manifest(&name, "v2", &image).await.expect(StatusCode::CREATED);
+        let list = format!("/v2/{name}/tags/list?n=1");
+        let page = client.send(Method::GET, &list, &headers, "").await.expect(StatusCode::OK);
+        assert!(page.header("link").starts_with(&format!("</v2/{name}/tags/list?")), "{:?}", page.headers);
+    }
 }
 
 #[tokio::test]

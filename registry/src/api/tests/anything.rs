@@ -1,8 +1,10 @@
 //! Whatever a client sends, it is never the server's fault: no 5xx, an error in the specification's format, and nothing of
-//! what was refused lies on the disk.
+//! what was refused lies on the disk, whoever was asking.
 
-use std::{collections::BTreeSet, path::Path, sync::LazyLock};
+use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 
+use base64::Engine as _;
+use channel::policy::{Access as Entry, Login, Policy, Repository, Role, SecretHash, Visibility};
 use http::Method;
 use oci::ErrorList;
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
@@ -135,24 +137,51 @@ fn sent() -> impl Strategy<Value = Sent> {
     })
 }
 
-/// What lies there but for what the next upload is made of.
-fn lies(root: &Path, below: &str, found: &mut BTreeSet<String>) {
+/// What lies there but for what the next upload is made of, and how long files are.
+fn lies(root: &Path, below: &str, found: &mut BTreeMap<String, u64>) {
     let Ok(entries) = std::fs::read_dir(root.join(below)) else { return };
     for entry in entries.flatten() {
         let name = format!("{below}/{}", entry.file_name().to_string_lossy());
         if !name.starts_with("tmp/spare-") {
             lies(root, &name, found);
-            found.insert(name);
+            let metadata = entry.metadata().unwrap();
+            found.insert(name, if metadata.is_file() { metadata.len() } else { 0 });
         }
     }
 }
 
-fn all(registry: &Registry) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for below in ["uploads", "tmp", "repositories"] {
+/// All but the journal, which says what is in the others.
+fn all(registry: &Registry) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for below in ["uploads", "tmp", "repositories", "blobs", "holders", "deleting", "quarantine", "feed"] {
         lies(registry.root.path(), below, &mut found);
     }
     found
+}
+
+/// `writer` has all that is pushed here, `reader` sees it, and `stranger` gets no further than that there is a login;
+/// everybody sees what is below `open`.
+fn policy() -> Policy {
+    let logins = ["writer", "reader", "stranger", "admin"].map(|name| Login {
+        username: name.into(),
+        secrets: vec![SecretHash::of(b"secret")],
+        ends: Vec::new(),
+        role: (name == "admin").then_some(Role::Admin),
+    });
+    let entry = |user: &str, role| Entry { user: user.into(), role: Some(role), actions: Vec::new() };
+    let named = Repository {
+        path: "a".into(),
+        access: vec![entry("writer", Role::Writer), entry("reader", Role::Reader)],
+        ..Repository::default()
+    };
+    let open = Repository { path: "a/*".into(), visibility: Visibility::Public, ..Repository::default() };
+    Policy { logins: logins.to_vec(), repositories: vec![named, open], ..Policy::default() }
+}
+
+/// A header that says who asks, if anybody is to be told.
+fn login(name: &str) -> Option<(&'static str, String)> {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{name}:secret"));
+    (!name.is_empty()).then(|| ("authorization", format!("Basic {encoded}")))
 }
 
 async fn check(registry: &Registry, sent: &Sent, session: &mut String) -> Result<(), TestCaseError> {
@@ -174,7 +203,8 @@ async fn check(registry: &Registry, sent: &Sent, session: &mut String) -> Result
         location.to_str().unwrap().clone_into(session);
     }
     if parts.status.is_client_error() {
-        let new: Vec<_> = all(registry).difference(&before).cloned().collect();
+        let new: Vec<_> =
+            all(registry).into_iter().filter(|(name, length)| before.get(name) != Some(length)).collect();
         prop_assert!(new.is_empty(), "{} left {new:?}", parts.status);
         if is_ours && method != Method::HEAD {
             let list: ErrorList = serde_json::from_slice(&body).unwrap();
@@ -186,16 +216,29 @@ async fn check(registry: &Registry, sent: &Sent, session: &mut String) -> Result
     Ok(())
 }
 
-#[test]
-fn p35_nothing_that_a_client_sends_is_the_servers_fault() {
+fn run(registries: impl Fn() -> Registry, who: impl Strategy<Value = &'static str>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let config = ProptestConfig { cases: RUNS, failure_persistence: None, ..ProptestConfig::default() };
+    let sent = (sent(), who).prop_map(|(mut sent, who)| {
+        // Some bring a header of their own.
+        if !sent.headers.iter().any(|(name, _)| *name == "authorization") {
+            sent.headers.extend(login(who));
+        }
+        sent
+    });
     let run = |all: Vec<Sent>| {
         runtime.block_on(async {
-            let registry = Registry::new();
-            for (method, path, content, _) in push() {
-                registry.send(method, &path, content).await;
+            let registry = registries();
+            for (method, path, content, place) in push() {
+                let headers =
+                    login("admin").into_iter().chain([("content-type", manifest::IMAGE.to_owned())]);
+                let mut request = Request::builder().method(method).uri(path);
+                for (name, value) in headers {
+                    request = request.header(name, value);
+                }
+                let pushed = registry.answer(request.body(Body::from(content)).unwrap()).await;
+                prop_assert_eq!(pushed.status(), StatusCode::CREATED, "{}", place);
             }
             let mut session = "/v2/a/blobs/uploads/none".to_owned();
             for sent in &all {
@@ -204,5 +247,16 @@ fn p35_nothing_that_a_client_sends_is_the_servers_fault() {
             Ok(())
         })
     };
-    TestRunner::new(config).run(&vec(sent(), 1..20), run).unwrap();
+    TestRunner::new(config).run(&vec(sent, 1..20), run).unwrap();
+}
+
+#[test]
+fn p35_nothing_that_a_client_sends_is_the_servers_fault() {
+    run(Registry::new, Just(""));
+}
+
+#[test]
+fn p35_nor_is_it_under_a_policy_whoever_asks() {
+    let who = ["", "admin", "writer", "writer", "reader", "stranger", "nobody"];
+    run(|| Registry::under(&policy()), select(who.to_vec()));
 }

@@ -13,7 +13,8 @@ use crate::client::Client;
 
 /// A change of a tag, as its client saw it.
 pub(super) struct Written {
-    tag: String,
+    /// Where the tag is.
+    path: String,
     /// None where it was deleted.
     digest: Option<Digest>,
     begun: Instant,
@@ -22,12 +23,17 @@ pub(super) struct Written {
 }
 
 impl Written {
-    pub(super) fn begin(tag: &str, digest: Option<Digest>) -> Self {
-        Self { tag: tag.to_owned(), digest, begun: Instant::now(), ended: None }
+    pub(super) fn begin(path: String, digest: Option<Digest>) -> Self {
+        Self { path, digest, begun: Instant::now(), ended: None }
     }
 
     pub(super) fn end(&mut self) {
         self.ended = Some(Instant::now());
+    }
+
+    /// Where, and what it is since; none where it was not acknowledged.
+    pub(super) fn acknowledged(&self) -> Option<(&str, Option<&Digest>)> {
+        self.ended.is_some().then_some((&*self.path, self.digest.as_ref()))
     }
 
     /// Nobody can see it any more once this other one is acknowledged.
@@ -36,7 +42,7 @@ impl Written {
     }
 }
 
-/// What every tag was when it was looked at last.
+/// What every tag was when it was looked at last, by its path.
 #[derive(Default)]
 pub(super) struct Tags(HashMap<String, Option<Digest>>);
 
@@ -45,30 +51,30 @@ impl Tags {
     pub(super) async fn check(&mut self, client: &Client, written: &[Written]) {
         let mut of_tags: HashMap<_, Vec<_>> = HashMap::new();
         for written in written {
-            of_tags.entry(&written.tag).or_default().push(written);
+            of_tags.entry(&written.path).or_default().push(written);
         }
-        for (tag, all) in of_tags {
+        for (path, all) in of_tags {
             let last = all.iter().filter(|one| !all.iter().any(|other| one.is_before(other)));
             let mut possible: HashSet<_> = last.map(|one| one.digest.clone()).collect();
             if all.iter().all(|one| one.ended.is_none()) {
-                possible.insert(self.0.get(tag).cloned().flatten());
+                possible.insert(self.0.get(path).cloned().flatten());
             }
-            let served = served(client, tag).await;
-            assert!(possible.contains(&served), "{tag} is {served:?} and should be one of {possible:?}");
-            self.0.insert(tag.clone(), served);
+            let served = served(client, path).await;
+            assert!(possible.contains(&served), "{path} is {served:?} and should be one of {possible:?}");
+            self.0.insert(path.clone(), served);
         }
     }
 
     /// Looks whether all tags are as they were.
     pub(super) async fn check_all(&self, client: &Client) {
-        for (tag, digest) in &self.0 {
-            assert_eq!(served(client, tag).await, *digest, "{tag}");
+        for (path, digest) in &self.0 {
+            assert_eq!(served(client, path).await, *digest, "{path}");
         }
     }
 }
 
-async fn served(client: &Client, tag: &str) -> Option<Digest> {
-    let answer = client.head(&format!("/v2/crash/test/manifests/{tag}")).await;
+async fn served(client: &Client, path: &str) -> Option<Digest> {
+    let answer = client.head(path).await;
     if answer.status == StatusCode::NOT_FOUND {
         return None;
     }
