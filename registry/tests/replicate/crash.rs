@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
 use http::StatusCode;
+use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -18,9 +19,12 @@ use crate::{
 /// Kills; more with `BERTH_TEST_KILLS`.
 const KILLS: u64 = 8;
 
+#[rstest]
+#[case::of_foreign_registries(false)]
+#[case::of_berths(true)]
 #[tokio::test]
-async fn what_was_finished_before_kill_9_is_not_sent_again() {
-    let world = World::new().await;
+async fn what_was_finished_before_kill_9_is_not_sent_again(#[case] berths: bool) {
+    let world = World::that_are_berths(berths).await;
     fill(&world.source.client()).await;
     let mut random = Random::new();
     for kill in 0..kills() {

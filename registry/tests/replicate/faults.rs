@@ -8,123 +8,16 @@ use rstest::rstest;
 use crate::{
     copying::{ALL, fill},
     image::{noise, sha256},
-    logins::{guarded, login},
-    proxy::{Asked, Fault, Proxy},
+    proxy::{Asked, Fault},
     world::World,
 };
-
-const SOURCE: [&str; 7] =
-    ["GET base", "GET catalog", "GET tags", "HEAD manifest", "GET manifest", "GET blob", "GET referrers"];
-const TARGET: [&str; 7] =
-    ["GET base", "HEAD manifest", "HEAD blob", "POST upload", "PUT upload", "PUT manifest", "GET referrers"];
-
-/// Breaks the first requests of each kind.
-fn break_all(proxy: &Proxy, kinds: &[&'static str], times: usize, fault: &Fault) {
-    for &kind in kinds {
-        proxy.fail(times, fault.clone(), move |asked| asked.kind() == kind);
-    }
-}
-
-/// With a target that verifies what it gets, or one of which nobody knows that.
-async fn to(verifies: bool) -> World {
-    if verifies { World::of_berths().await } else { World::new().await }
-}
-
-#[rstest]
-#[case::error(Fault::status(StatusCode::INTERNAL_SERVER_ERROR))]
-#[case::unavailable(Fault::status(StatusCode::SERVICE_UNAVAILABLE))]
-#[case::too_many(Fault::Answer(StatusCode::TOO_MANY_REQUESTS, vec![(header::RETRY_AFTER, "0".to_owned())]))]
-#[case::reset(Fault::Reset)]
-#[case::forgotten(Fault::Forget)]
-#[tokio::test]
-async fn each_kind_of_request_may_fail(#[case] fault: Fault) {
-    let world = World::new().await;
-    fill(&world.source.client()).await;
-    break_all(&world.from, &SOURCE, 2, &fault);
-    break_all(&world.to, &TARGET, 2, &fault);
-    world.copy().await;
-    world.is_equal(&ALL).await;
-    let seen = |proxy: &Proxy, kind: &str| proxy.asked().iter().filter(|asked| asked.kind() == kind).count();
-    for kind in SOURCE {
-        assert!(seen(&world.from, kind) >= 3, "{kind} was never tried again");
-    }
-    for kind in TARGET {
-        assert!(seen(&world.to, kind) >= 3, "{kind} was never tried again");
-    }
-}
-
-/// After a cut, for who asks for fallback tags, with a login, and of an upload that is given up.
-#[rstest]
-#[case::error(Fault::status(StatusCode::INTERNAL_SERVER_ERROR))]
-#[case::too_many(Fault::Answer(StatusCode::TOO_MANY_REQUESTS, vec![(header::RETRY_AFTER, "0".to_owned())]))]
-#[case::reset(Fault::Reset)]
-#[case::forgotten(Fault::Forget)]
-#[tokio::test]
-async fn rare_requests_may_fail(#[case] fault: Fault) {
-    let (world, password, _files) = guarded().await;
-    let client = world.source.client();
-    let subject = client.push_noise("a", Some("v2"), 2, None).await;
-    client.push_noise("a", None, 3, Some(&subject)).await;
-    let [cut, damaged] = [1, 2].map(|seed| sha256(&noise(seed, 300_000)).to_string());
-    world.to.fail(1, Fault::CutRequest(1000), move |asked| {
-        asked.kind() == "PUT upload"
-            && asked.path.ends_with(&cut)
-            && asked.headers.contains_key(header::AUTHORIZATION)
-    });
-    world
-        .from
-        .fail(1, Fault::Damage, move |asked| asked.kind() == "GET blob" && asked.path.ends_with(&damaged));
-    world.to.fail(usize::MAX, Fault::status(StatusCode::NOT_FOUND), |asked| asked.kind() == "GET referrers");
-    let kinds = ["GET upload", "DELETE upload", "GET manifest", "GET token"];
-    break_all(&world.to, &kinds, 2, &fault);
-    let ran = world.run(&login(&password)).await;
-    assert_eq!(ran.code, 0, "{ran:#?}");
-    let pushed = |asked: &Asked| asked.kind() == "PUT manifest" && asked.status == Some(StatusCode::CREATED);
-    assert_eq!(world.to.asked().into_iter().filter(pushed).count(), 3);
-    for kind in kinds {
-        let seen = world.to.asked().iter().filter(|asked| asked.kind() == kind).count();
-        assert!(seen >= 3, "{kind} was never tried again");
-    }
-}
-
-#[rstest]
-#[case::error(Fault::status(StatusCode::INTERNAL_SERVER_ERROR))]
-#[case::too_many(Fault::Answer(StatusCode::TOO_MANY_REQUESTS, vec![(header::RETRY_AFTER, "0".to_owned())]))]
-#[case::reset(Fault::Reset)]
-#[case::forgotten(Fault::Forget)]
-#[tokio::test]
-async fn what_only_berths_are_asked_may_fail(#[case] fault: Fault) {
-    let world = World::new().await;
-    world.from.say("berth-registry", "11111111-1111-1111-1111-111111111111");
-    world.to.say("berth-registry", "22222222-2222-2222-2222-222222222222");
-    let client = world.source.client();
-    client.push_noise("a", Some("v1"), 1, None).await;
-    client.push_noise("a", Some("v2"), 2, None).await;
-    world.copy().await;
-    client.delete("/v2/a/manifests/v2").await.expect(StatusCode::ACCEPTED);
-    break_all(&world.from, &["GET state", "GET feed"], 2, &fault);
-    break_all(&world.to, &["GET state", "DELETE manifest"], 2, &fault);
-    let ran = world.run(&["--propagate-deletions", "--follow-seconds", "1"]).await;
-    assert_eq!(ran.code, 0, "{ran:#?}");
-    world.is_equal(&["a"]).await;
-    let seen = |proxy: &Proxy, kind: &str| proxy.asked().iter().filter(|asked| asked.kind() == kind).count();
-    for (proxy, kind) in [
-        (&world.from, "GET state"),
-        (&world.from, "GET feed"),
-        (&world.to, "GET state"),
-        (&world.to, "DELETE manifest"),
-    ] {
-        assert!(seen(proxy, kind) >= 3, "{kind} was never tried again");
-    }
-}
 
 /// Whoever asks: all wait.
 #[tokio::test]
 async fn a_registry_that_has_had_enough_is_left_alone() {
     let world = World::new().await;
     fill(&world.source.client()).await;
-    let enough = Fault::Answer(StatusCode::TOO_MANY_REQUESTS, vec![(header::RETRY_AFTER, "1".to_owned())]);
-    world.to.fail(1, enough, |asked| asked.kind() == "HEAD blob");
+    world.to.fail(1, Fault::too_many("1"), |asked| asked.kind() == "HEAD blob");
     world.copy().await;
     world.is_equal(&ALL).await;
     let asked = world.to.asked();
@@ -140,7 +33,7 @@ async fn a_registry_that_has_had_enough_is_left_alone() {
 #[case::that_the_target_verifies(true)]
 #[tokio::test]
 async fn a_cut_download_goes_on_where_it_was(#[case] verifies: bool) {
-    let world = to(verifies).await;
+    let world = World::that_are_berths(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let large = sha256(&noise(1, 300_000)).to_string();
     let of_large = move |asked: &Asked| asked.kind() == "GET blob" && asked.path.ends_with(&large);
@@ -162,7 +55,7 @@ async fn a_cut_download_goes_on_where_it_was(#[case] verifies: bool) {
 #[case::that_the_target_verifies(true)]
 #[tokio::test]
 async fn a_cut_upload_goes_on_where_it_was(#[case] verifies: bool) {
-    let world = to(verifies).await;
+    let world = World::that_are_berths(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let large = sha256(&noise(1, 300_000)).to_string();
     let of_large = move |asked: &Asked| asked.kind() == "PUT upload" && asked.path.ends_with(&large);
@@ -182,7 +75,7 @@ async fn a_cut_upload_goes_on_where_it_was(#[case] verifies: bool) {
 #[case::that_the_target_verifies(true)]
 #[tokio::test]
 async fn an_upload_that_is_lost_begins_again(#[case] verifies: bool) {
-    let world = to(verifies).await;
+    let world = World::that_are_berths(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     world.to.fail(1, Fault::CutRequest(1000), |asked| asked.kind() == "PUT upload");
     world.to.fail(1, Fault::status(StatusCode::NOT_FOUND), |asked| asked.kind() == "GET upload");
@@ -195,7 +88,7 @@ async fn an_upload_that_is_lost_begins_again(#[case] verifies: bool) {
 #[case::that_the_target_verifies(true)]
 #[tokio::test]
 async fn a_registry_without_ranges_is_read_from_the_beginning(#[case] verifies: bool) {
-    let world = to(verifies).await;
+    let world = World::that_are_berths(verifies).await;
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let of_large = |asked: &Asked| asked.kind() == "GET blob";
     world.from.fail(3, Fault::CutAnswer(10_000), of_large);
@@ -209,7 +102,7 @@ async fn a_registry_without_ranges_is_read_from_the_beginning(#[case] verifies: 
 #[case::that_the_target_verifies(true)]
 #[tokio::test]
 async fn a_damaged_blob_never_arrives_and_is_named(#[case] verifies: bool) {
-    let world = to(verifies).await;
+    let world = World::that_are_berths(verifies).await;
     let client = world.source.client();
     client.push_noise("a", Some("bad"), 1, None).await;
     client.push_noise("a", Some("good"), 2, None).await;

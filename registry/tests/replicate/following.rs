@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use ::channel::replication::Reason;
 use futures::StreamExt as _;
-use http::{StatusCode, header};
+use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -113,7 +113,7 @@ async fn signatures_of_before_come_with_the_tag() {
 async fn where_too_many_wait_the_feed_is_looked_at() {
     let world = World::of_berths().await;
     let client = world.source.client();
-    let busy = Fault::Answer(StatusCode::TOO_MANY_REQUESTS, vec![(header::RETRY_AFTER, "60".to_owned())]);
+    let busy = Fault::too_many("60");
     world.from.fail(usize::MAX, busy, |asked| is_following(asked) && !asked.path.contains("wait=0"));
     let ran = while_following(&world, &["--follow-seconds", "5"], async || {
         client.push_noise("a", Some("v1"), 1, None).await;

@@ -27,6 +27,7 @@ mod pki;
 mod proxy;
 mod random;
 mod refusals;
+mod requests;
 #[expect(dead_code, reason = "the other tests need more of it")]
 #[path = "../it/server.rs"]
 mod server;

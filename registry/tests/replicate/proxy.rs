@@ -49,6 +49,11 @@ impl Fault {
     pub(crate) fn status(status: StatusCode) -> Self {
         Self::Answer(status, Vec::new())
     }
+
+    /// With what `Retry-After` says.
+    pub(crate) fn too_many(retry_after: &str) -> Self {
+        Self::Answer(StatusCode::TOO_MANY_REQUESTS, vec![(header::RETRY_AFTER, retry_after.to_owned())])
+    }
 }
 
 /// What was asked.
@@ -95,6 +100,17 @@ struct Rule {
     picks: Picks,
     left: AtomicUsize,
     fault: Fault,
+}
+
+/// Some requests that are to be broken.
+#[derive(Clone)]
+pub(crate) struct Broken(Arc<Rule>);
+
+impl Broken {
+    /// How many were not asked yet.
+    pub(crate) fn left(&self) -> usize {
+        self.0.left.load(Ordering::SeqCst)
+    }
 }
 
 /// What the proxy is told.
@@ -160,9 +176,10 @@ impl Proxy {
         times: usize,
         fault: Fault,
         picks: impl Fn(&Asked) -> bool + Send + Sync + 'static,
-    ) {
-        let rule = Rule { picks: Box::new(picks), left: AtomicUsize::new(times), fault };
-        self.told.rules.lock().unwrap().push(Arc::new(rule));
+    ) -> Broken {
+        let rule = Arc::new(Rule { picks: Box::new(picks), left: AtomicUsize::new(times), fault });
+        self.told.rules.lock().unwrap().push(Arc::clone(&rule));
+        Broken(rule)
     }
 
     /// Answers a path with these, one after the other; the last one stays.

@@ -59,10 +59,20 @@ impl World {
 
     /// Two that say that they are Berth's, each by its own id.
     pub(crate) async fn of_berths() -> Self {
+        Self::that_are_berths(true).await
+    }
+
+    /// Two that say so, or of which nobody knows it.
+    pub(crate) async fn that_are_berths(say_so: bool) -> Self {
         let world = Self::new().await;
-        world.from.is_honest();
-        world.to.is_honest();
+        world.are_berths(say_so);
         world
+    }
+
+    pub(crate) fn are_berths(&self, say_so: bool) {
+        for proxy in [&self.from, &self.to] {
+            if say_so { proxy.is_honest() } else { proxy.is_foreign() }
+        }
     }
 
     pub(crate) fn source_root(&self) -> &Path {
