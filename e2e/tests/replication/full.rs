@@ -7,9 +7,9 @@ use serde_json::json;
 async fn a_full_target_is_said_and_heals() {
     with_namespace("full", async |space| {
         let (here, there) = pair::two(space, "Writer").await?;
-        repository::change(space, "there", &json!({"spec": {"quota": "1Mi"}})).await?;
+        repository::change(space, "there", &json!({"spec": {"quota": "2Mi"}})).await?;
         repository::condition(space, "there", "Ready", "True").await?;
-        let (small, large) = (image::build("small", &[1000])?, image::build("large", &[2 << 20])?);
+        let (small, large) = (image::build("small", &[1000])?, image::build("large", &[4 << 20])?);
         here.push(&small, "team/app:small").await?;
         here.push(&large, "team/app:large").await?;
         replication::apply(space, "pair", &pair::between(&json!({"type": "Manual"}), "Ignore")).await?;
@@ -25,7 +25,7 @@ async fn a_full_target_is_said_and_heals() {
         ensure!(target.images.done == 1 && target.images.failed == 1, "the status tells {target:?}");
 
         // Nobody asks for another run.
-        repository::change(space, "there", &json!({"spec": {"quota": "8Mi"}})).await?;
+        repository::change(space, "there", &json!({"spec": {"quota": "16Mi"}})).await?;
         pair::arrived(&there, "large", &large.digest).await?;
         replication::ready(space, "pair").await?;
         Ok(())

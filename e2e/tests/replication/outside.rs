@@ -45,7 +45,10 @@ async fn images_are_fetched_from_outside_by_the_clock() {
         replication::apply(space, "fetch", &fetched("wrong")).await?;
         replication::begin(space, "fetch", "at-once").await?;
         let message = replication::not_ready(space, "fetch", "UntrustedCertificate").await?;
-        ensure!(message.contains("source") || message.contains("ca.crt"), "it says: {message}");
+        ensure!(
+            message.contains("source") && message.contains("its certificate is not trusted"),
+            "it says: {message}"
+        );
 
         replication::apply(space, "fetch", &fetched("right")).await?;
         replication::ready(space, "fetch").await?;

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use channel::{
-    client::Client,
-    replication::Progress,
-};
+use channel::{client::Client, replication::Progress};
 use crds::Replication;
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
