@@ -260,3 +260,35 @@ pub enum Reason {
     /// Some images failed; the failures say why.
     ImagesFailed,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The examples of the how-to: of the plan, and of the progress.
+    fn examples() -> [Value; 2] {
+        let page = include_str!("../../docs/replicate.md");
+        let all = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let all: Vec<_> = all.map(|text| serde_json::from_str(text).unwrap()).collect();
+        all.try_into().unwrap()
+    }
+
+    /// No field is left out there, nor named that is none.
+    #[test]
+    fn the_examples_name_all_fields() {
+        let [plan, progress] = examples();
+        let read: Plan = serde_json::from_value(plan.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), plan);
+        let Plan { source, filters, limits, follow, .. } = read;
+        assert!(source.credentials.is_some() && source.ca_file.is_some() && filters.semver.is_some());
+        assert!(limits.bytes_per_second.is_some() && limits.timeout_seconds.is_some());
+        assert!(follow.unwrap().cursor.is_some());
+        let read: Progress = serde_json::from_value(progress.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), progress);
+        let Progress { lag_milliseconds, behind_since, cursor, equal_at, failures, problem, .. } = read;
+        assert!(lag_milliseconds.is_some() && behind_since.is_some() && cursor.is_some());
+        assert!(equal_at.is_some() && !failures.is_empty() && problem.is_some());
+    }
+}

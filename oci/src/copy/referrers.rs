@@ -14,7 +14,7 @@ use super::{
     tree::{Tree, Why},
 };
 use crate::{
-    Descriptor, Digest,
+    Descriptor, Digest, Reference,
     client::{Referrer, Room},
 };
 
@@ -96,6 +96,26 @@ impl Copier {
             }
         }
         Ok(lacking)
+    }
+
+    /// Lists what refers to something and is at the target, but not in its list: a run may have ended between the two.
+    pub(super) async fn list(&self, tree: &Tree<'_>, digest: &Digest, why: Why) -> Result<(), Error> {
+        if why == Why::Needed {
+            return Ok(());
+        }
+        let Some(manifest) = self.manifest(tree.place, digest).await? else { return Ok(()) };
+        let Some(subject) = &manifest.document.subject else { return Ok(()) };
+        let is_listed = {
+            let _permit = self.permit().await;
+            let mut room = Room::new(&self.0.lists);
+            let there = self.target().referrers(&tree.place.target, subject, &mut room).await;
+            there.map_err(Error::Target)?.iter().any(|known| known.digest == *digest)
+        };
+        if !is_listed {
+            // The target says whether it lists it by itself.
+            self.put_whole(tree, &Reference::Digest(digest.clone()), &manifest, why).await?;
+        }
+        Ok(())
     }
 
     /// Keeps up the fallback tag at a target that lists no referrers.

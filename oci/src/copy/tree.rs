@@ -146,7 +146,7 @@ impl Copier {
             return Ok(true);
         }
         if self.is_whole(tree, &leaf.digest).await? {
-            return Ok(true);
+            return self.list(tree, &leaf.digest, why).await.map(|()| true);
         }
         let Some(manifest) = self.manifest(tree.place, &leaf.digest).await? else {
             return is_gone(tree, leaf, why).map(|()| true);
@@ -165,8 +165,11 @@ impl Copier {
             let reason = format!("it lies more than {DEEPEST} manifests deep");
             return Err(Error::Manifest { digest: index.digest.clone(), reason });
         }
-        if !tree.begin(&index.digest)? || self.is_whole(tree, &index.digest).await? {
+        if !tree.begin(&index.digest)? {
             return Ok(());
+        }
+        if self.is_whole(tree, &index.digest).await? {
+            return self.list(tree, &index.digest, why).await;
         }
         let Some(mut manifest) = self.manifest(tree.place, &index.digest).await? else {
             return is_gone(tree, index, why);

@@ -20,18 +20,25 @@ pub(super) async fn tell(tally: Tally) {
 }
 
 async fn draw(tally: Tally) {
-    let bar = ProgressBar::new(0);
-    // The template is right, as every run shows.
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} images{msg}") {
-        bar.set_style(style);
-    }
+    let bar = styled(ProgressBar::new(0));
     loop {
-        let progress = tally.progress();
-        bar.set_length(progress.total);
-        bar.set_position(progress.done + progress.skipped + progress.failed);
-        bar.set_message(message(&progress));
+        show(&bar, &tally.progress());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+fn styled(bar: ProgressBar) -> ProgressBar {
+    // The template is right, as every run shows.
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len} images{msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.done + progress.skipped + progress.failed);
+    bar.set_message(message(progress));
 }
 
 fn message(progress: &Progress) -> String {
@@ -112,7 +119,92 @@ fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use channel::replication::{Failure, Problem, Reason};
+    use indicatif::{ProgressDrawTarget, TermLike};
+
     use super::*;
+
+    /// A terminal of 60 columns, and what was written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            60
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn half() -> Progress {
+        let failure = Failure { reason: "no".into(), attempts: 3, last_try: String::new() };
+        Progress {
+            phase: Phase::Copying,
+            total: 10,
+            done: 3,
+            skipped: 1,
+            failed: 1,
+            bytes_moved: 1536,
+            bytes_skipped: 10,
+            failures: [("a:1".to_owned(), failure)].into(),
+            problem: Some(Problem { reason: Reason::ImagesFailed, message: "look".into() }),
+            ..Progress::default()
+        }
+    }
+
+    #[test]
+    fn a_terminal_shows_a_bar_and_what_it_is_doing() {
+        let screen = Screen::default();
+        let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+        let bar = styled(ProgressBar::with_draw_target(Some(0), target));
+        show(&bar, &half());
+        bar.force_draw();
+        let drawn = screen.0.lock().unwrap().clone();
+        assert!(drawn.contains("█░"), "{drawn}");
+        assert!(drawn.contains("5/10 images, 1 failed, 1.5 KiB sent, copying"), "{drawn}");
+    }
+
+    #[test]
+    fn at_the_end_it_says_what_failed_and_why() {
+        let said = summary(&half());
+        let lines: Vec<_> = said.lines().collect();
+        let first = "10 images: 3 copied, 1 skipped, 1 failed, 0 deleted; 1.5 KiB sent, 10 bytes were there";
+        assert_eq!(lines, [first, "a:1: no", "look"]);
+    }
 
     #[test]
     fn sizes_for_people() {

@@ -10,7 +10,7 @@ use crate::{
     client::Client,
     copying::{ALL, fill},
     image::{image, noise},
-    proxy::Asked,
+    proxy::{Asked, Proxy},
     random::Random,
     server::{Server, berth_registry},
     world::{World, skip},
@@ -33,7 +33,7 @@ async fn what_was_finished_before_kill_9_is_not_sent_again(#[case] berths: bool)
         let client = world.source.client();
         client.push_noise("many", Some(&format!("v{kill}")), 100 + kill, None).await;
         push_large(&client, kill, 1 + random.below(3)).await;
-        let (finished, before) = (finished(&world), world.to.asked().len());
+        let (finished, before) = (finished(&world.to), world.to.asked().len());
         let mut child = world.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let requests = before + usize::try_from(random.below(60)).unwrap();
         while world.to.asked().len() < requests && child.try_wait().unwrap().is_none() {
@@ -42,14 +42,14 @@ async fn what_was_finished_before_kill_9_is_not_sent_again(#[case] berths: bool)
         tokio::time::sleep(Duration::from_millis(random.below(100))).await;
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(sent_again(&world, before, &finished), Vec::<String>::new(), "seed {seed}");
+        assert_eq!(sent_again(&world.to, before, &finished), Vec::<String>::new(), "seed {seed}");
     }
-    let (finished, before) = (finished(&world), world.to.asked().len());
+    let (finished, before) = (finished(&world.to), world.to.asked().len());
     world.copy().await;
     world.is_equal(&ALL).await;
     world.is_equal(&["many", "large"]).await;
     assert!(!finished.is_empty());
-    assert_eq!(sent_again(&world, before, &finished), Vec::<String>::new());
+    assert_eq!(sent_again(&world.to, before, &finished), Vec::<String>::new());
 }
 
 /// An image with a blob of so many MiB.
@@ -74,13 +74,14 @@ fn pushed(asked: &Asked) -> Option<String> {
 }
 
 /// Blobs of which the target has said by now that it has them.
-fn finished(world: &World) -> BTreeSet<String> {
-    let asked = world.to.asked().into_iter().filter(|asked| asked.status == Some(StatusCode::CREATED));
+pub(crate) fn finished(target: &Proxy) -> BTreeSet<String> {
+    let asked = target.asked().into_iter().filter(|asked| asked.status == Some(StatusCode::CREATED));
     asked.filter_map(|asked| pushed(&asked)).collect()
 }
 
-fn sent_again(world: &World, since: usize, finished: &BTreeSet<String>) -> Vec<String> {
-    let sent = world.to.asked().split_off(since);
+/// Of these, what was sent since.
+pub(crate) fn sent_again(target: &Proxy, since: usize, finished: &BTreeSet<String>) -> Vec<String> {
+    let sent = target.asked().split_off(since);
     sent.iter().filter_map(pushed).filter(|digest| finished.contains(digest)).collect()
 }
 

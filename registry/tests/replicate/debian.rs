@@ -1,141 +1,124 @@
 //! The registry of the CNCF at either end, Debian's 2.8 and version 3: without a referrers API, without resumable chunks, and with types in its
 //! answers that one has to ask for.
 
-use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{process::Stdio, time::Duration};
 
-use http::StatusCode;
+use http::{Method, StatusCode, header};
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::{
-    client::Client,
-    copying::{ALL, TAGS, fill},
-    proxy::{Fault, Proxy},
-    server::Server,
-    world::{replicate, run, skip, tags},
+    crash::{finished, sent_again},
+    distribution::{Chain, DEBIAN, VERSION_3, Way},
+    image::{noise, sha256},
+    proxy::{Asked, Fault},
+    requests::{SOURCE, TARGET, all_faults, break_all, kinds, were_broken},
+    world::{run, tags},
 };
 
-/// Programs that registry/tests/clients.sh brings, below the names that it gives them.
-const DEBIAN: &str = "docker-registry";
-const VERSION_3: &str = "distribution";
-
-struct Distribution {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Distribution {
-    /// None, and that is said, where it is not installed.
-    fn start(program: &str, folder: &Path) -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
-            skip(&format!(
-                "{program} is missing: registry/tests/clients.sh brings it, as root on Debian or Ubuntu"
-            ));
-            return None;
-        }
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: '{address}'}}\nlog: {{level: error}}\n\
-             validation: {{manifests: {{urls: {{allow: ['^https://']}}}}}}\n",
-            folder.join("data").display()
-        );
-        std::fs::write(folder.join("config.yml"), config).unwrap();
-        let mut command = Command::new(program);
-        command.arg("serve").arg(folder.join("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
-        // Version 3 would tell somebody what it does.
-        command.env("OTEL_TRACES_EXPORTER", "none");
-        let child = command.spawn().unwrap();
-        while TcpStream::connect(address).is_err() {
-            std::thread::yield_now();
-        }
-        Some(Self { child, address })
-    }
-}
-
-impl Drop for Distribution {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn copy(from: &str, to: &str, more: &[&str]) -> u64 {
-    let mut command = replicate();
-    command.args([from, to]).args(more);
-    let ran = run(command).await;
-    assert_eq!(ran.code, 0, "{ran:#?}");
-    ran.progress.done
+#[rstest]
+#[tokio::test]
+async fn there_and_back_again(#[values(DEBIAN, VERSION_3)] program: &str) {
+    let Some(chain) = Chain::new(program, Way::Into).await else { return };
+    let large = sha256(&noise(1, 300_000)).to_string();
+    let of_large = move |asked: &Asked| asked.kind() == "PUT upload" && asked.path.ends_with(&large);
+    let cut = chain.to.fail(1, Fault::CutRequest(100_000), of_large.clone());
+    assert_eq!(chain.copy(&[]).await.progress.done, chain.images());
+    assert_eq!(cut.left(), 0);
+    let puts: Vec<_> = chain.to.asked().into_iter().filter(of_large).collect();
+    let sent: Vec<u64> = puts
+        .iter()
+        .map(|put| put.headers[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap())
+        .collect();
+    // Debian's has nothing of what was cut.
+    let least = if program == DEBIAN { 300_000 } else { 200_000 };
+    assert!(sent.len() == 2 && sent[0] == 300_000 && (least..=300_000).contains(&sent[1]), "{sent:?}");
+    assert_eq!(chain.copy(&[]).await.progress.done, 0, "nothing is done twice");
+    // Its signatures are below the fallback tag, which is no image of its own.
+    let index = chain.first.client().digest_of("team/app", "v1").await.unwrap();
+    let path = format!("/v2/team/app/manifests/{}", index.fallback_tag());
+    let accept = [("accept", oci::manifest::INDEX)];
+    let fallback = chain.middle.client().send(Method::GET, &path, &accept, "").await;
+    let fallback: Value = fallback.expect(StatusCode::OK).json();
+    assert_eq!(fallback["manifests"].as_array().unwrap().len(), 1);
+    chain.is_equal().await;
+    chain.last.client().head(&path).await.expect(StatusCode::NOT_FOUND);
 }
 
 #[rstest]
-#[case::debian(DEBIAN, None)]
-// It takes no index of plain blobs.
-#[case::version_3(VERSION_3, Some("cache"))]
 #[tokio::test]
-async fn there_and_back_again(#[case] program: &str, #[case] refused: Option<&str>) {
-    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let Some(middleman) = Distribution::start(program, folders[0].path()) else { return };
-    let [source, back] = [1, 2].map(|n| Server::start(folders[n].path()));
-    fill(&source.client()).await;
-    let but: Vec<_> = refused.iter().flat_map(|tag| ["--exclude-tag", tag]).collect();
-    let some = TAGS - refused.iter().len() as u64;
-    let url = |address: SocketAddr| format!("http://{address}");
-    let middle = Proxy::before(middleman.address).await;
-    middle.fail(1, Fault::CutRequest(100_000), |asked| asked.kind() == "PUT upload");
-    assert_eq!(copy(&url(source.address("registry")), &middle.url(), &but).await, some);
-    assert_eq!(copy(&url(source.address("registry")), &middle.url(), &but).await, 0, "nothing is done twice");
-    // Its signatures are below the fallback tag, which is no image of its own.
-    let index = source.client().digest_of("team/app", "v1").await.unwrap();
-    let path = format!("/v2/team/app/manifests/{}", index.fallback_tag());
-    let accept = [("accept", oci::manifest::INDEX)];
-    let fallback = Client::new(middleman.address).send(http::Method::GET, &path, &accept, "").await;
-    let fallback: Value = fallback.expect(StatusCode::OK).json();
-    assert_eq!(fallback["manifests"].as_array().unwrap().len(), 1);
-    assert_eq!(copy(&middle.url(), &url(back.address("registry")), &but).await, some);
-    for repository in ALL {
-        let mut all = tags(&source.client(), repository).await;
-        all.retain(|tag| Some(tag.as_str()) != refused);
-        assert_eq!(all, tags(&back.client(), repository).await);
-        for tag in all {
-            let digest = source.client().digest_of(repository, &tag).await.unwrap();
-            assert_eq!(back.client().digest_of(repository, &tag).await, Some(digest.clone()));
-            let path = format!("/v2/{repository}/referrers/{digest}");
-            let [theirs, ours]: [Value; 2] =
-                [source.client().get(&path).await.json(), back.client().get(&path).await.json()];
-            assert_eq!(theirs["manifests"], ours["manifests"], "{path}");
-        }
+async fn each_kind_of_request_may_fail(
+    #[values(DEBIAN, VERSION_3)] program: &str,
+    #[values(Way::Into, Way::OutOf)] way: Way,
+) {
+    let Some(chain) = Chain::new(program, way).await else { return };
+    let (mut at_source, mut at_target) = (SOURCE.to_vec(), TARGET.to_vec());
+    if way == Way::Into {
+        // The list of referrers below the fallback tag.
+        at_target.insert(1, "GET manifest");
     }
-    back.client()
-        .head(&format!("/v2/team/app/manifests/{}", index.fallback_tag()))
-        .await
-        .expect(StatusCode::NOT_FOUND);
+    if program == VERSION_3 {
+        // It takes no index of plain blobs.
+        at_source.retain(|kind| *kind != "HEAD blob");
+    }
+    let faults = all_faults();
+    let broken =
+        [break_all(&chain.from, &at_source, &faults), break_all(&chain.to, &at_target, &faults)].concat();
+    chain.copy(&[]).await;
+    chain.is_equal().await;
+    were_broken(&broken);
+    assert_eq!(kinds(&chain.from), at_source);
+    assert_eq!(kinds(&chain.to), at_target);
 }
 
-/// It deletes by digest only, and with an image all its tags.
+#[rstest]
+#[tokio::test]
+async fn what_was_finished_before_kill_9_is_not_sent_again(
+    #[values(DEBIAN, VERSION_3)] program: &str,
+    #[values(Way::Into, Way::OutOf)] way: Way,
+) {
+    let Some(chain) = Chain::new(program, way).await else { return };
+    for more in [1, 4, 7] {
+        let (before, sent) = (finished(&chain.to), chain.to.asked().len());
+        let mut child = chain.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while finished(&chain.to).len() < before.len() + more {
+            assert!(child.try_wait().unwrap().is_none(), "there was more to send");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(sent_again(&chain.to, sent, &before), Vec::<String>::new());
+    }
+    let (before, sent) = (finished(&chain.to), chain.to.asked().len());
+    chain.copy(&[]).await;
+    assert_eq!(sent_again(&chain.to, sent, &before), Vec::<String>::new());
+    chain.is_equal().await;
+}
+
+/// The manifest of a signature is there, and the list below the fallback tag could not be set.
+#[rstest]
+#[tokio::test]
+async fn what_is_there_and_not_listed_is_listed_later(#[values(DEBIAN, VERSION_3)] program: &str) {
+    let Some(chain) = Chain::new(program, Way::Into).await else { return };
+    let lists = |asked: &Asked| asked.kind() == "PUT manifest" && asked.path.contains("/manifests/sha256-");
+    let broken = chain.to.fail(1, Fault::status(StatusCode::FORBIDDEN), lists);
+    chain.copy(&[]).await;
+    assert_eq!(broken.left(), 0);
+    chain.is_equal().await;
+}
+
+/// Debian's deletes by digest only, and with an image all its tags.
 #[tokio::test]
 async fn a_registry_that_deletes_no_single_tags_deletes_images() {
-    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let Some(debian) = Distribution::start(DEBIAN, folders[0].path()) else { return };
-    let source = Server::start(folders[1].path());
-    let client = source.client();
+    let Some(chain) = Chain::new(DEBIAN, Way::Into).await else { return };
+    let client = chain.first.client();
     // One alone; two of one image that both go, and two of which one stays.
     for (tag, seed) in [("alone", 1), ("both", 2), ("too", 2), ("one", 3), ("other", 3), ("moves", 4)] {
         client.push_noise("a", Some(tag), seed, None).await;
     }
-    let url = |address: SocketAddr| format!("http://{address}");
-    let (from, to) = (url(source.address("registry")), url(debian.address));
-    assert_eq!(copy(&from, &to, &[]).await, 6);
-    let propagate = async || {
-        let mut command = replicate();
-        command.args([&from, &to, "--propagate-deletions"]);
-        run(command).await
-    };
+    chain.from.is_honest();
+    assert_eq!(chain.copy(&[]).await.progress.done, chain.images() + 6);
+    let propagate = async || run(chain.command(&["--propagate-deletions"])).await;
     let delete = async |tag: &str| {
         client.delete(&format!("/v2/a/manifests/{tag}")).await.expect(StatusCode::ACCEPTED);
     };
@@ -143,10 +126,23 @@ async fn a_registry_that_deletes_no_single_tags_deletes_images() {
         delete(tag).await;
     }
     client.push_noise("a", Some("moves"), 5, None).await;
+    let broken: Vec<_> = all_faults()
+        .into_iter()
+        .flat_map(|fault| {
+            let deletions = |by_digest, fault| {
+                let picks = move |asked: &Asked| {
+                    asked.kind() == "DELETE manifest" && asked.path.contains("/sha256:") == by_digest
+                };
+                ("DELETE manifest", chain.to.fail(1, fault, picks))
+            };
+            [deletions(false, fault.clone()), deletions(true, fault)]
+        })
+        .collect();
     let ran = propagate().await;
     assert_eq!((ran.code, ran.progress.done, ran.progress.deleted), (0, 1, 3), "{ran:#?}");
+    were_broken(&broken);
     let there = async || {
-        let mut there = tags(&Client::new(debian.address), "a").await;
+        let mut there = tags(&chain.middle.client(), "a").await;
         there.sort();
         there
     };
@@ -162,4 +158,46 @@ async fn a_registry_that_deletes_no_single_tags_deletes_images() {
     let ran = propagate().await;
     assert_eq!((ran.code, ran.progress.deleted), (0, 2), "{ran:#?}");
     assert_eq!(there().await, ["moves"]);
+}
+
+#[tokio::test]
+async fn version_3_deletes_single_tags() {
+    let Some(chain) = Chain::new(VERSION_3, Way::Into).await else { return };
+    let client = chain.first.client();
+    for tag in ["one", "other"] {
+        client.push_noise("a", Some(tag), 1, None).await;
+    }
+    chain.from.is_honest();
+    chain.copy(&[]).await;
+    client.delete("/v2/a/manifests/one").await.expect(StatusCode::ACCEPTED);
+    let broken = break_all(&chain.to, &["DELETE manifest"], &all_faults());
+    let ran = chain.copy(&["--propagate-deletions"]).await;
+    // The answer to the one that it did is lost, and the next one says that nothing is there.
+    assert_eq!((ran.progress.done, ran.progress.deleted), (0, 0), "{ran:#?}");
+    were_broken(&broken);
+    assert_eq!(tags(&chain.middle.client(), "a").await, ["other"]);
+    chain.is_equal().await;
+}
+
+/// It does not say what was deleted: what it lists no more goes.
+#[rstest]
+#[tokio::test]
+async fn what_it_lists_no_more_goes(#[values(DEBIAN, VERSION_3)] program: &str) {
+    let Some(chain) = Chain::new(program, Way::OutOf).await else { return };
+    chain.to.is_honest();
+    chain.copy(&[]).await;
+    // One of two tags, and all that a repository has.
+    for (repository, tag) in [("team/app", "plain"), ("docker", "latest")] {
+        let digest = chain.first.client().digest_of(repository, tag).await.unwrap();
+        for client in [chain.first.client(), chain.middle.client()] {
+            client.delete(&format!("/v2/{repository}/manifests/{digest}")).await.expect(StatusCode::ACCEPTED);
+        }
+    }
+    let mut broken = break_all(&chain.from, &["GET catalog", "GET tags"], &all_faults());
+    broken.extend(break_all(&chain.to, &["GET catalog", "GET state", "DELETE manifest"], &all_faults()));
+    let ran = chain.copy(&["--propagate-deletions"]).await;
+    // The answer to the first deletion is lost, and the next one says that nothing is there.
+    assert_eq!((ran.progress.done, ran.progress.deleted), (0, 1), "{ran:#?}");
+    were_broken(&broken);
+    chain.is_equal().await;
 }

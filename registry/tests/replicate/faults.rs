@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
+use oci::manifest::INDEX;
 use rstest::rstest;
 
 use crate::{
@@ -131,6 +132,34 @@ async fn a_damaged_blob_never_arrives_and_is_named(#[case] verifies: bool) {
     let uploads = || std::fs::read_dir(world.target_root().join("uploads")).unwrap();
     let left: Vec<_> = uploads().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// The one that a tag names, or one within it.
+#[rstest]
+#[tokio::test]
+async fn a_damaged_manifest_never_arrives_and_is_named(
+    #[values(false, true)] berths: bool,
+    #[values(false, true)] within: bool,
+) {
+    let world = World::that_are_berths(berths).await;
+    let client = world.source.client();
+    let child = client.push_noise("a", None, 1, None).await;
+    let index = client.push_index("a", Some("bad"), INDEX, std::slice::from_ref(&child)).await;
+    client.push_noise("a", Some("good"), 2, None).await;
+    let damaged = if within { child } else { index }["digest"].as_str().unwrap().to_owned();
+    let path = format!("/v2/a/manifests/{damaged}");
+    let picks = path.clone();
+    world.from.fail(usize::MAX, Fault::Damage, move |asked| asked.method == "GET" && asked.path == picks);
+    let ran = world.run(&[]).await;
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    let (image, reason) = ran.failure();
+    assert_eq!(image, "a:bad");
+    assert!(reason.contains(&damaged) && reason.contains("the manifest is damaged there"), "{reason}");
+    assert_eq!((ran.progress.done, ran.progress.failed), (1, 1), "it keeps no other image");
+    let put = |asked: &Asked| asked.method == "PUT" && (asked.path == path || asked.path.ends_with("/bad"));
+    assert!(!world.to.asked().iter().any(put), "it was never offered");
+    world.target.client().head(&path).await.expect(StatusCode::NOT_FOUND);
+    assert_eq!(world.target.client().digest_of("a", "bad").await, None);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod copying;
 mod crash;
 mod debian;
 mod deletions;
+mod distribution;
 mod faults;
 mod filters;
 mod following;

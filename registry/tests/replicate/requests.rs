@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// All that a first copy asks, in the order of the alphabet: tag by tag, or a state at once where both are Berth's.
-const SOURCE: [&str; 8] = [
+pub(crate) const SOURCE: [&str; 8] = [
     "GET base",
     "GET blob",
     "GET catalog",
@@ -25,7 +25,7 @@ const SOURCE: [&str; 8] = [
     "HEAD blob",
     "HEAD manifest",
 ];
-const TARGET: [&str; 7] =
+pub(crate) const TARGET: [&str; 7] =
     ["GET base", "GET referrers", "HEAD blob", "HEAD manifest", "POST upload", "PUT manifest", "PUT upload"];
 const BERTH_SOURCE: [&str; 7] =
     ["GET base", "GET blob", "GET catalog", "GET manifest", "GET referrers", "GET state", "HEAD blob"];
@@ -42,21 +42,30 @@ const BERTH_TARGET: [&str; 8] = [
 /// What an upload that failed leads to.
 const AFTER_UPLOADS: [&str; 2] = ["DELETE upload", "GET upload"];
 
-/// Breaks the first two requests of each kind.
-fn break_all(proxy: &Proxy, kinds: &[&'static str], fault: &Fault) -> Vec<(&'static str, Broken)> {
-    let all =
-        kinds.iter().map(|&kind| (kind, proxy.fail(2, fault.clone(), move |asked| asked.kind() == kind)));
-    all.collect()
+/// What may happen to any request, one after the other.
+pub(crate) fn all_faults() -> [Fault; 4] {
+    let error = Fault::status(StatusCode::INTERNAL_SERVER_ERROR);
+    [error, Fault::too_many("0"), Fault::Reset, Fault::Forget]
 }
 
-/// Both were broken, of each kind. Where the run ended well, both were asked once more.
-fn were_broken(kinds: &[(&'static str, Broken)]) {
+/// Breaks the first requests of each kind, each by the next fault.
+pub(crate) fn break_all(
+    proxy: &Proxy,
+    kinds: &[&'static str],
+    faults: &[Fault],
+) -> Vec<(&'static str, Broken)> {
+    let all = kinds.iter().flat_map(|&kind| faults.iter().map(move |fault| (kind, fault.clone())));
+    all.map(|(kind, fault)| (kind, proxy.fail(1, fault, move |asked| asked.kind() == kind))).collect()
+}
+
+/// All were broken. Where the run ended well, each of them was asked once more.
+pub(crate) fn were_broken(kinds: &[(&'static str, Broken)]) {
     for (kind, broken) in kinds {
         assert_eq!(broken.left(), 0, "{kind} was not asked often enough");
     }
 }
 
-fn kinds(proxy: &Proxy) -> Vec<String> {
+pub(crate) fn kinds(proxy: &Proxy) -> Vec<String> {
     let kinds: BTreeSet<_> = proxy.asked().iter().map(Asked::kind).collect();
     kinds.into_iter().filter(|kind| !AFTER_UPLOADS.contains(&kind.as_str())).collect()
 }
@@ -78,8 +87,9 @@ async fn each_kind_of_request_may_fail(
     let (at_source, at_target): (&[_], &[_]) =
         if berths { (&BERTH_SOURCE, &BERTH_TARGET) } else { (&SOURCE, &TARGET) };
     fill(&world.source.client()).await;
+    let twice = [fault.clone(), fault];
     let broken =
-        [break_all(&world.from, at_source, &fault), break_all(&world.to, at_target, &fault)].concat();
+        [break_all(&world.from, at_source, &twice), break_all(&world.to, at_target, &twice)].concat();
     world.copy().await;
     world.is_equal(&ALL).await;
     were_broken(&broken);
@@ -116,7 +126,7 @@ async fn rare_requests_may_fail(
         .fail(1, Fault::Damage, move |asked| asked.kind() == "GET blob" && asked.path.ends_with(&damaged));
     world.to.fail(usize::MAX, Fault::status(StatusCode::NOT_FOUND), |asked| asked.kind() == "GET referrers");
     let rare = ["GET upload", "DELETE upload", "GET manifest", "GET token"];
-    let broken = break_all(&world.to, &rare, &fault);
+    let broken = break_all(&world.to, &rare, &[fault.clone(), fault]);
     let ran = world.run(&login(&password)).await;
     assert_eq!(ran.code, 0, "{ran:#?}");
     let pushed = |asked: &Asked| asked.kind() == "PUT manifest" && asked.status == Some(StatusCode::CREATED);
@@ -139,8 +149,9 @@ async fn what_only_berths_are_asked_may_fail(#[case] fault: Fault) {
     client.push_noise("a", Some("v2"), 2, None).await;
     world.copy().await;
     client.delete("/v2/a/manifests/v2").await.expect(StatusCode::ACCEPTED);
-    let mut broken = break_all(&world.from, &["GET state", "GET feed"], &fault);
-    broken.extend(break_all(&world.to, &["GET state", "DELETE manifest"], &fault));
+    let twice = [fault.clone(), fault];
+    let mut broken = break_all(&world.from, &["GET state", "GET feed"], &twice);
+    broken.extend(break_all(&world.to, &["GET state", "DELETE manifest"], &twice));
     let ran = world.run(&["--propagate-deletions", "--follow-seconds", "1"]).await;
     assert_eq!(ran.code, 0, "{ran:#?}");
     world.is_equal(&["a"]).await;

@@ -155,7 +155,7 @@ pub(crate) async fn tags(client: &Client, repository: &str) -> Vec<String> {
 }
 
 /// What a reference names at both ends: the same bytes of the same type, all that it needs, and what refers to it.
-async fn same(source: &Client, target: &Client, repository: &str, reference: &str) {
+pub(crate) async fn same(source: &Client, target: &Client, repository: &str, reference: &str) {
     let (mut left, mut seen) = (vec![reference.to_owned()], BTreeSet::new());
     while let Some(reference) = left.pop() {
         if !seen.insert(reference.clone()) {
