@@ -5,8 +5,9 @@
 #
 # As root on Debian or Ubuntu, what is missing is installed: skopeo, buildah, containerd and docker-registry (another
 # registry to replicate from and to) from Debian's packages, crane, oras and distribution (that registry's version 3)
-# compiled from their Go modules into the cache of e2e/cluster; that much works wherever there is Go. Elsewhere this says what is missing, and tests without their client say so and are skipped. BERTH_TEST_CLIENTS=all asks for all
-# of them: then nothing may be missing.
+# compiled from their Go modules into the cache of e2e/cluster; that much works wherever there is Go. Elsewhere this says
+# what is missing, and tests without their client say so and are skipped. BERTH_TEST_CLIENTS=all asks for all of them: then
+# nothing may be missing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../e2e/cluster/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../e2e/cluster/lib.sh"

@@ -2,7 +2,7 @@
 //! from the other end is not sent back.
 
 use e2e::{
-    Result, Space, ensure, pair,
+    Result, ensure, pair,
     remote::Remote,
     replication::{self, target},
     tiny, wait, with_namespace,
@@ -27,13 +27,12 @@ async fn both_ends_become_the_same_and_nothing_is_sent_back() {
         pair::arrived(&here, "two", &two).await?;
 
         // Deleted where it came to, moved where it came to.
+        let path = |tag| format!("/v2/{}/manifests/{tag}", pair::APP);
         for (end, tag) in [(&there, "one"), (&here, "two")] {
-            let path = format!("/v2/{}/manifests/{tag}", pair::APP);
-            let gone = end.http().send(Method::DELETE, &path, "").await?;
+            let gone = end.http().send(Method::DELETE, &path(tag), "").await?;
             ensure!(gone.status == StatusCode::ACCEPTED, "{tag} is deleted with {}", gone.status);
         }
         for end in [&here, &there] {
-            let path = |tag| format!("/v2/{}/manifests/{tag}", pair::APP);
             end.http().answered(&path("one"), StatusCode::NOT_FOUND).await?;
             end.http().answered(&path("two"), StatusCode::NOT_FOUND).await?;
         }
@@ -52,17 +51,14 @@ async fn both_ends_become_the_same_and_nothing_is_sent_back() {
         .await?;
 
         // At rest, one push begins one run, though it is news at the other end as well.
-        for name in [OUT, BACK] {
-            target(space, name, "its run to end", |target| target.job.is_none() && target.runs > 0).await?;
-        }
-        let before = [runs(space, OUT).await?, runs(space, BACK).await?];
+        let at_rest =
+            |name| target(space, name, "its run to end", |target| target.job.is_none() && target.runs > 0);
+        let [out, back] = [at_rest(OUT).await?, at_rest(BACK).await?];
         let last = push(&here, "last").await?;
         pair::arrived(&there, "last", &last).await?;
-        target(space, OUT, "the run to end", |target| target.job.is_none() && target.runs > before[0])
-            .await?;
-        assert_eq!(runs(space, BACK).await?, before[1], "what came from there went back");
-        let back = target(space, BACK, "its state", |_| true).await?;
-        assert_eq!(back.job, None, "what came from there goes back");
+        target(space, OUT, "the run to end", |target| target.job.is_none() && target.runs > out.runs).await?;
+        let now = target(space, BACK, "its state", |_| true).await?;
+        assert_eq!((now.runs, now.job), (back.runs, None), "what came from there went back");
         Ok(())
     })
     .await;
@@ -81,9 +77,4 @@ async fn push(end: &Remote, tag: &str) -> Result<String> {
 
 async fn push_as(end: &Remote, tag: &str, content: &str) -> Result<String> {
     tiny::push(end.http(), pair::APP, tag, content).await
-}
-
-/// Runs that ended.
-async fn runs(space: &Space, name: &str) -> Result<i64> {
-    Ok(target(space, name, "its state", |_| true).await?.runs)
 }

@@ -22,11 +22,11 @@ use std::{
 
 use self::{
     acknowledged::Acknowledged,
-    checks::{check, check_feed, check_root, check_uploads, check_what_is_visible},
+    checks::{check, check_feed, check_uploads, check_what_is_visible},
     pusher::{PUSHERS, Pusher},
     tags::{Tags, Written},
 };
-use crate::server::{Server, berth_registry};
+use crate::server::{Server, assert_sound, berth_registry};
 
 /// Kills, or more until there was enough to say something; more with `BERTH_TEST_KILLS`.
 const KILLS: usize = 8;
@@ -207,11 +207,11 @@ async fn what_was_acknowledged_survives_kill_9_also_while_collection_runs() {
             met.kills_in_starts += usize::from(kill_a_start(root.path(), Duration::from_micros(after)));
         }
         if round % 100 == 50 {
-            check_root(root.path());
+            assert_sound(root.path());
         }
         round += 1;
     }
-    check_root(root.path());
+    assert_sound(root.path());
     let server = Server::start(root.path());
     let client = server.client();
     assert_eq!(std::fs::read_dir(root.path().join("tmp")).unwrap().count(), 0);

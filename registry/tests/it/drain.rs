@@ -109,6 +109,7 @@ async fn sigterm_lets_a_pull_and_a_push_finish_and_nobody_new_in(#[case] protoco
             break;
         }
     }
+    server.health().get("/healthz").await.expect(StatusCode::OK);
     while TcpStream::connect(server.address("registry")).await.is_ok() {}
 
     send(pushed.slice(300_000..));

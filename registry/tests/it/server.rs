@@ -189,16 +189,21 @@ impl Server {
 
     /// Everything is as it should be.
     pub(crate) fn assert_sound(&self) {
-        let mut check = Command::new(env!("CARGO_BIN_EXE_berth-registry"));
-        let check = check.env_clear().args(["check", "--root"]).arg(&self.root).output().unwrap();
-        let said = String::from_utf8_lossy(&check.stdout);
-        assert!(check.status.success() && !said.contains("damage:"), "{check:?}");
+        assert_sound(&self.root);
     }
 
     /// Whether the registry knows how much room there is.
     pub(crate) fn has_a_size() -> bool {
         true
     }
+}
+
+/// Says that what lies there is as it should be, but for what nobody sees.
+pub(crate) fn assert_sound(root: &Path) {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_berth-registry"));
+    let check = check.env_clear().args(["check", "--root"]).arg(root).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success() && !said.contains("damage:"), "{check:?}");
 }
 
 fn files(folder: &Path) -> usize {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    image::{noise, sha256},
+    image::noise,
     pki::Authority,
     policy_file::Standalone,
     server::{Server, berth_registry},
@@ -49,47 +49,6 @@ fn a_folder_of_something_else_is_left_alone() {
     std::fs::write(other.path().join("berth.json"), r#"{"layout":9}"#).unwrap();
     let message = refusal(other.path(), &["--listen", "127.0.0.1:0"]);
     assert!(message.contains("layout version 9"), "{message}");
-}
-
-#[tokio::test]
-async fn sigterm_lets_a_running_push_finish_and_nobody_new_in() {
-    let root = tempfile::tempdir().unwrap();
-    let mut server = Server::with(root.path(), |command| {
-        command.args(["--health-listen", "127.0.0.1:0"]);
-    });
-    let content = noise(1, 600_000);
-    let digest = sha256(&content);
-    let mut push = TcpStream::connect(server.address("registry")).await.unwrap();
-    let head = format!(
-        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
-        content.len()
-    );
-    push.write_all(head.as_bytes()).await.unwrap();
-    push.write_all(&content[..300_000]).await.unwrap();
-    // The push has begun for certain once its session is there.
-    while std::fs::read_dir(root.path().join("uploads")).unwrap().count() == 0 {
-        tokio::task::yield_now().await;
-    }
-
-    server.terminate();
-    loop {
-        let ready = server.health().get("/readyz").await;
-        if ready.status == StatusCode::SERVICE_UNAVAILABLE {
-            assert_eq!(ready.body, "shutting down\n");
-            break;
-        }
-    }
-    server.health().get("/healthz").await.expect(StatusCode::OK);
-    while TcpStream::connect(server.address("registry")).await.is_ok() {}
-
-    push.write_all(&content[300_000..]).await.unwrap();
-    let mut answer = String::new();
-    push.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
-    assert!(server.wait().success());
-
-    let server = Server::start(root.path());
-    assert_eq!(server.client().get(&format!("/v2/a/blobs/{digest}")).await.body, content);
 }
 
 #[tokio::test]

@@ -108,9 +108,7 @@ async fn what_is_pushed_is_followed_within_one_registry_too() {
     let mut command = replicate();
     command.args([&world.from.url(), &other.url(), "--prefix", "mirror", "--follow-seconds", "2"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.from.is_followed().await;
     client.push_noise("a", Some("v1"), 1, None).await;
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     let ran = understand(&output);
@@ -126,9 +124,7 @@ async fn what_comes_from_the_target_keeps_no_run_from_its_end() {
     command.args([&world.to.url(), &world.from.url(), "--follow-seconds", "2"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut back = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap());
-    while !world.to.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.to.is_followed().await;
     let client = world.source.client();
     let pushing = async {
         for seed in 1.. {

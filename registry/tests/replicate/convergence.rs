@@ -173,9 +173,7 @@ async fn follow(world: &World, idle: &str, work: impl AsyncFnOnce()) {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
     for end in [&world.from, &world.to] {
-        while !end.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        end.is_followed().await;
     }
     work().await;
     for run in runs {

@@ -1,5 +1,5 @@
-//! The registry of the CNCF at either end, Debian's 2.8 and version 3: without a referrers API, without resumable chunks, and with types in its
-//! answers that one has to ask for.
+//! The registry of the CNCF at either end, Debian's 2.8 and version 3: without a referrers API, without resumable chunks,
+//! and with types in its answers that one has to ask for.
 
 use std::{process::Stdio, time::Duration};
 

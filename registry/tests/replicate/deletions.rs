@@ -48,9 +48,7 @@ async fn a_deleted_manifest_stays_where_the_target_has_other_tags_for_it() {
     // The same where the feed tells of it.
     world.from.take();
     let child = world.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
-    while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-        tokio::task::yield_now().await;
-    }
+    world.from.is_followed().await;
     delete_by_digest(&source, 2).await;
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     assert!(output.status.success());
@@ -142,9 +140,7 @@ async fn a_deletion_takes_nothing_that_another_repository_brings(#[case] follow:
         assert_eq!(world.run(&arguments).await.code, 0);
     } else {
         let child = world.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
-        while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-            tokio::task::yield_now().await;
-        }
+        world.from.is_followed().await;
         delete().await;
         tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     }
@@ -178,9 +174,7 @@ async fn the_last_deletion_in_a_repository_takes_nothing_of_others_either() {
     }
     let arguments = ["--flatten", "1", "--propagate-deletions", "--follow-seconds", "2"];
     let child = world.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
-    while !world.from.asked().iter().any(|asked| asked.path.contains("/feed?after=")) {
-        tokio::task::yield_now().await;
-    }
+    world.from.is_followed().await;
     let digest = sha256(manifest(1).to_string().as_bytes());
     source.delete(&format!("/v2/a/app/manifests/{digest}")).await.expect(StatusCode::ACCEPTED);
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();

@@ -54,9 +54,7 @@ impl Distribution {
         }
         Some(Self { child, address })
     }
-}
 
-impl Distribution {
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address)
     }
@@ -134,8 +132,8 @@ impl Chain {
     }
 
     /// Copies what the first one has into the registry in the middle, without proxies.
-    pub(crate) async fn fill_middle(&self) -> Ran {
-        well(self.between(url(self.first.address("registry")), url(self.middle.address))).await
+    async fn fill_middle(&self) {
+        well(self.between(url(self.first.address("registry")), url(self.middle.address))).await;
     }
 
     /// What arrives at the end of the chain is what was at its beginning.

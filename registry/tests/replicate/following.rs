@@ -19,20 +19,10 @@ use crate::{
 async fn while_following(world: &World, arguments: &[&str], work: impl AsyncFnOnce()) -> Ran {
     let mut command = world.command(arguments);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    follows(world).await;
+    world.from.is_followed().await;
     work().await;
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     understand(&output)
-}
-
-fn is_following(asked: &Asked) -> bool {
-    asked.path.contains("/feed?after=")
-}
-
-async fn follows(world: &World) {
-    while !world.from.asked().iter().any(is_following) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]
@@ -114,14 +104,14 @@ async fn where_too_many_wait_the_feed_is_looked_at() {
     let world = World::of_berths().await;
     let client = world.source.client();
     let busy = Fault::too_many("60");
-    world.from.fail(usize::MAX, busy, |asked| is_following(asked) && !asked.path.contains("wait=0"));
+    world.from.fail(usize::MAX, busy, |asked| asked.is_following() && !asked.path.contains("wait=0"));
     let ran = while_following(&world, &["--follow-seconds", "5"], async || {
         client.push_noise("a", Some("v1"), 1, None).await;
     })
     .await;
     assert_eq!((ran.code, ran.progress.done), (0, 1), "{ran:#?}");
     assert!(ran.progress.lag_milliseconds.unwrap() < 5000, "{ran:#?}");
-    let asked = world.from.asked().iter().filter(|asked| is_following(asked)).count();
+    let asked = world.from.asked().iter().filter(|asked| asked.is_following()).count();
     assert!(asked < 20, "{asked} requests are no gentle pace");
 }
 
@@ -161,7 +151,7 @@ async fn a_source_may_start_again() {
     world.source.client().push_noise("a", Some("v1"), 1, None).await;
     let mut command = world.command(&["--follow-seconds", "10"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    follows(&world).await;
+    world.from.is_followed().await;
     world.source.terminate();
     assert!(world.source.wait().success());
     tokio::time::sleep(Duration::from_secs(3)).await;

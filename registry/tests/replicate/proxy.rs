@@ -73,6 +73,11 @@ impl Asked {
     pub(crate) fn kind(&self) -> String {
         kind(&self.method, &self.path)
     }
+
+    /// What came after a cursor.
+    pub(crate) fn is_following(&self) -> bool {
+        self.path.contains("/feed?after=")
+    }
 }
 
 fn kind(method: &Method, path: &str) -> String {
@@ -227,6 +232,13 @@ impl Proxy {
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.told.asked.lock().unwrap().clone()
+    }
+
+    /// Waits until a run follows the feed.
+    pub(crate) async fn is_followed(&self) {
+        while !self.asked().iter().any(Asked::is_following) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 }
 

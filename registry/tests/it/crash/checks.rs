@@ -1,6 +1,6 @@
 //! What has to be true after a kill.
 
-use std::{collections::HashSet, path::Path, process::Command};
+use std::{collections::HashSet, path::Path};
 
 use channel::feed::Kind;
 use http::{Method, StatusCode};
@@ -114,11 +114,4 @@ async fn pull(client: &Client, repository: &str, reference: &str) {
         let digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
         client.get(&blob(repository, &digest)).await.expect(StatusCode::OK);
     }
-}
-
-/// Everything is as it should be, but for what nobody sees.
-pub(super) fn check_root(root: &Path) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_berth-registry"));
-    let checked = command.args(["check", "--root"]).arg(root).output().unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }

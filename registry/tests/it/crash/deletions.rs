@@ -58,5 +58,5 @@ async fn a_manifest_with_many_tags_goes_with_all_of_them_or_not_at_all() {
         let server = Server::start(root.path());
         assert!(!is_there(&server.client(), &path).await || !is_acknowledged);
     }
-    super::check_root(root.path());
+    super::assert_sound(root.path());
 }
