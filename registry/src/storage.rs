@@ -53,8 +53,8 @@ pub(crate) use self::{
     governing::Governing,
     ledger::{LastPush, Tally},
     model::{
-        Deleted, Finished, NewTag, NotOpened, Put, ReferrersPage, StatePage, Stays, StoredManifest, UploadId,
-        Usage,
+        Deleted, Finished, Holding, NewTag, NotOpened, Put, ReferrersPage, StatePage, Stays, StoredManifest,
+        UploadId, Usage,
     },
     receive::{Received, discard},
     sparse::Sparse,
@@ -448,12 +448,15 @@ impl Storage {
     /// is the first that may be among them, whether it is there or not.
     pub(crate) async fn repositories(
         &self,
+        holding: Holding,
         last: Option<String>,
         n: usize,
         next: impl Fn(&str) -> Option<String> + Send + 'static,
     ) -> Result<(Vec<RepoName>, bool), Error> {
         match &self.backend {
-            Backend::Files(files) => files.repositories(last, n, next).await,
+            Backend::Files(files) => files.repositories(holding, last, n, next).await,
+            // No records are kept there.
+            Backend::Objects(_) if holding == Holding::Records => Ok(Default::default()),
             Backend::Objects(objects) => objects.repositories(last, n, next).await,
         }
     }

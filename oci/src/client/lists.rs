@@ -130,8 +130,14 @@ impl Client {
 
     /// All repositories that the caller may see; none where the registry does not list them.
     pub async fn catalog(&self) -> Result<Option<Vec<RepoName>>, Error> {
+        self.catalog_of("").await
+    }
+
+    /// The same with a parameter that the registry knows, `name=value`.
+    pub async fn catalog_of(&self, parameter: &str) -> Result<Option<Vec<RepoName>>, Error> {
         let scope = Scope::catalog();
-        let mut path = Some(format!("/v2/_catalog?n={PAGE}"));
+        let and = if parameter.is_empty() { "" } else { "&" };
+        let mut path = Some(format!("/v2/_catalog?n={PAGE}{and}{parameter}"));
         let (mut all, mut pages) = (Vec::new(), Pages::default());
         let mut first = true;
         while let Some(at) = path.take() {

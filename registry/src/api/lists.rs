@@ -10,7 +10,11 @@ use super::{
     answer::{json, with_next},
     query::Query,
 };
-use crate::{access::Caller, error::Error, storage::Storage};
+use crate::{
+    access::Caller,
+    error::Error,
+    storage::{Holding, Storage},
+};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Largest page, and the one that is sent to who does not ask for a size.
@@ -25,8 +29,13 @@ pub(super) async fn repositories(
 ) -> Result<Response, Error> {
     let last = query.get("last").map(str::to_owned);
     let n = page_size(query)?;
+    let holding = match query.get("emptied") {
+        None | Some("false") => Holding::Manifests,
+        Some("true") => Holding::Records,
+        Some(_) => return Err(Error::Parameter("the parameter `emptied` must be true or false".into())),
+    };
     let next = move |from: &str| caller.next_listed(from);
-    let (page, more) = storage.repositories(last, n, next).await?;
+    let (page, more) = storage.repositories(holding, last, n, next).await?;
     let response = json("application/json", &json!({ "repositories": page }));
     Ok(match page.last() {
         Some(last) if more => with_next(response, "/v2/_catalog", &query.with_last(last.as_str())),

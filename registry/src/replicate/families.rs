@@ -54,6 +54,37 @@ impl Run {
         Ok(Families::of(&self.setup, &all))
     }
 
+    /// One whose tag is copied in place of this one's, as a comparison does it: the first that has it.
+    pub(super) async fn first_with(
+        &self,
+        families: &Families,
+        place: &Place,
+        tag: &Tag,
+    ) -> Result<Option<(RepoName, Digest)>, client::Error> {
+        let others = families.others(&self.setup, place);
+        let before = others.take_while(|(_, other)| other.source.as_str() < place.source.as_str());
+        for (name, other) in before {
+            if !self.setup.filters.takes_repository(name) || self.was_brought(&other) {
+                continue;
+            }
+            if let Some(held) = self.source.tag(&other.source, tag).await? {
+                return Ok(Some((other.source, held.digest)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A tag is left out, because another repository's is copied under the same name; a failure where they differ.
+    pub(super) fn yields(&self, place: &Place, tag: &Tag, held: &Held, other: &RepoName, digest: &Digest) {
+        let Place { source, target } = place;
+        let image = format!("{source}:{tag}");
+        if held.digest == *digest || held.deleted {
+            return self.tally.settled(&image);
+        }
+        let reason = format!("it arrives as {target}:{tag}, as {other}:{tag} does, which was copied");
+        self.tally.failed(&image, reason, 1);
+    }
+
     /// Who else has a tag that was deleted: what it points to there counts from the deletion on.
     pub(super) async fn heir(
         &self,

@@ -127,9 +127,7 @@ impl Run {
                 None => gone.entry(change.place).or_default().push((change.digest, Some(change.stamp))),
             }
         }
-        let deletes = !gone.is_empty() || tags.iter().chain(&signatures).any(|change| change.deleted);
-        let families =
-            if deletes && self.setup.propagate { self.families().await } else { Ok(Families::default()) };
+        let families = self.families().await;
         for some in [tags, signatures, referrers] {
             let each = |change| self.take(change, &families);
             futures::stream::iter(some).for_each_concurrent(self.setup.concurrency, each).await;
@@ -192,23 +190,31 @@ impl Run {
         {
             return;
         }
-        if !deleted {
+        let Some(tag) = tag else {
             self.tally.found(1);
-        }
-        let Some(tag) = tag else { return self.bring(&place, None, &digest, Some(&stamp)).await };
-        let held = Held { digest, stamp: Some(stamp), deleted, media_type: None, attached: None };
-        if !deleted {
-            self.bring_signatures(&place, &tag, &held).await;
-            return self.change(&place, tag, held).await;
-        }
-        let heir = match families {
-            Ok(families) => self.heir(families, &place, &tag, &held).await,
-            Err(error) => return self.unheard(Side::Source, &format!("{}:{tag}", place.source), error),
+            return self.bring(&place, None, &digest, Some(&stamp)).await;
         };
-        match heir {
-            Ok(Some(heir)) => self.inherit(&place, tag, heir).await,
-            Ok(None) => self.change(&place, tag, held).await,
-            Err(error) => self.unheard(Side::Source, &format!("{}:{tag}", place.source), &error),
+        let held = Held { digest, stamp: Some(stamp), deleted, media_type: None, attached: None };
+        let image = format!("{}:{tag}", place.source);
+        let families = match families {
+            Ok(families) => families,
+            Err(error) => return self.unheard(Side::Source, &image, error),
+        };
+        if deleted {
+            return match self.heir(families, &place, &tag, &held).await {
+                Ok(Some(heir)) => self.inherit(&place, tag, heir).await,
+                Ok(None) => self.change(&place, tag, held).await,
+                Err(error) => self.unheard(Side::Source, &image, &error),
+            };
+        }
+        match self.first_with(families, &place, &tag).await {
+            Ok(None) => {
+                self.tally.found(1);
+                self.bring_signatures(&place, &tag, &held).await;
+                self.change(&place, tag, held).await;
+            }
+            Ok(Some((other, digest))) => self.yields(&place, &tag, &held, &other, &digest),
+            Err(error) => self.unheard(Side::Source, &image, &error),
         }
     }
 

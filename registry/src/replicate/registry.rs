@@ -55,6 +55,14 @@ impl Registry {
         self.id.clone().unwrap_or_else(|| self.client.host())
     }
 
+    /// Repositories of a Berth registry of which nothing is left but the records of what was deleted there.
+    pub(super) async fn emptied(&self) -> Result<Vec<RepoName>, Error> {
+        if !self.is_berth() {
+            return Ok(Vec::new());
+        }
+        Ok(self.client.catalog_of("emptied=true").await?.unwrap_or_default())
+    }
+
     /// Tags and recorded deletions of a repository with their stamps; none where it tells no such thing.
     pub(super) async fn state(&self, repository: &RepoName) -> Result<Option<State>, Error> {
         if !self.is_berth() {

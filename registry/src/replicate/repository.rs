@@ -124,12 +124,7 @@ impl Run {
         wanted.retain(|(tag, held)| match arrived.get(tag) {
             None => true,
             Some((other, digest)) => {
-                if *digest != held.digest && !held.deleted {
-                    let (source, target) = (&place.source, &place.target);
-                    let reason =
-                        format!("it arrives as {target}:{tag}, as {other}:{tag} does, which was copied");
-                    self.tally.failed(&format!("{source}:{tag}"), reason, 1);
-                }
+                self.yields(place, tag, held, other, digest);
                 false
             }
         });

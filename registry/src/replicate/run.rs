@@ -22,7 +22,7 @@ use super::{
     circles,
     deleting::Refused,
     families::Families,
-    filters::{arrives_as, came_from},
+    filters::arrives_as,
     plan::{InvalidPlan, Setup},
     registry::Registry,
     repository::Arrived,
@@ -189,29 +189,29 @@ impl Run {
         let all: BTreeSet<String> = all.collect();
         let wanted = all.iter().filter(|name| self.setup.filters.takes_repository(name)).cloned();
         let mut wanted: BTreeSet<String> = wanted.chain(literal).collect();
-        wanted.extend(self.emptied(&wanted).await?);
+        wanted.extend(self.emptied().await?);
         Ok((wanted, Some(all)))
     }
 
-    /// Repositories of a Berth source of which everything was deleted: it lists them no more, but remembers that.
-    async fn emptied(&self, listed: &BTreeSet<String>) -> Result<Vec<String>, Stop> {
-        if !self.setup.propagate || !self.source.is_berth() {
+    /// Repositories of a Berth source of which everything was deleted, as far as the target has something under their names.
+    async fn emptied(&self) -> Result<Vec<String>, Stop> {
+        if !self.setup.propagate {
             return Ok(Vec::new());
         }
+        let emptied = self.source.emptied().await.map_err(Stop::source)?;
+        let endpoint = self.source.client.endpoint();
+        let names = emptied.iter().filter_map(|name| endpoint.outside(name.as_str()));
+        let mut wanted: Vec<_> =
+            names.filter(|name| self.setup.filters.takes_repository(name)).map(str::to_owned).collect();
+        if wanted.is_empty() {
+            return Ok(wanted);
+        }
         let at_target = |error| Stop::End { side: Side::Target, error };
-        let there = self.target.client.catalog().await.map_err(at_target)?.unwrap_or_default();
-        let names = there.iter().filter_map(|name| {
-            let below = self.target.client.endpoint().outside(name.as_str())?;
-            let name = came_from(&self.setup.destination, below)?;
-            (!listed.contains(name) && self.setup.filters.takes_repository(name)).then(|| name.to_owned())
-        });
-        let asked = futures::stream::iter(names).map(async |name| {
-            let place = self.setup.place(&name).ok()?;
-            // Others may have brought it there, and it may not be for this login.
-            let state = self.source.state(&place.source).await.ok()??;
-            (!state.is_empty()).then_some(name)
-        });
-        Ok(asked.buffer_unordered(REPOSITORIES).filter_map(async |name| name).collect().await)
+        if let Some(there) = self.target.client.catalog().await.map_err(at_target)? {
+            let there: BTreeSet<_> = there.into_iter().collect();
+            wanted.retain(|name| self.setup.place(name).is_ok_and(|place| there.contains(&place.target)));
+        }
+        Ok(wanted)
     }
 
     /// What is copied now from a source that keeps no times.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName};
 
 use super::{
-    Blob, Collected, Collecting, Deleted, Error, Finished, Limits, NewTag, NotOpened, OpenError, Problem,
-    Put, ReferrersPage, StatePage, Stays, StoredManifest, UploadId, Usage,
+    Blob, Collected, Collecting, Deleted, Error, Finished, Holding, Limits, NewTag, NotOpened, OpenError,
+    Problem, Put, ReferrersPage, StatePage, Stays, StoredManifest, UploadId, Usage,
     blob::OpenFile,
     cache::{self, Found, Key, Subject, Ticket},
     error::IoContext as _,
@@ -367,11 +367,12 @@ impl Files {
 
     pub(super) async fn repositories(
         &self,
+        holding: Holding,
         last: Option<String>,
         n: usize,
         next: impl Fn(&str) -> Option<String> + Send + 'static,
     ) -> Result<(Vec<RepoName>, bool), Error> {
-        self.run(move |store| store.repositories(last.as_deref(), n, next)).await
+        self.run(move |store| store.repositories(holding, last.as_deref(), n, next)).await
     }
 
     pub(super) async fn count_repositories(&self) -> Result<u64, Error> {

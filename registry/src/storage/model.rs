@@ -34,6 +34,15 @@ impl FromStr for UploadId {
     }
 }
 
+/// What repositories hold that are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// A manifest at least.
+    Manifests,
+    /// Nothing but records of deletions.
+    Records,
+}
+
 /// A manifest of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredManifest {

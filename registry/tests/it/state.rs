@@ -6,10 +6,11 @@ use channel::{
 };
 use http::{Method, StatusCode};
 use oci::{Digest, ErrorCode, manifest};
+use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, Client},
-    image::image,
+    image::{image, sha256},
     managed::{Managed, login, policy},
     server::Server,
 };
@@ -152,4 +153,43 @@ async fn who_may_not_read_a_repository_learns_nothing_of_its_state() {
         nobody.expect_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized);
     }
     assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
+async fn what_was_emptied_is_listed_apart_from_what_holds_images() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    let client = server.client();
+    let manifest = image(b"{}", &[]);
+    let names = ["a", "a/b", "kept", "refilled"];
+    for name in names {
+        client.push_blob(name, "{}").await;
+        client.put_manifest(name, "v1", &manifest).await.expect(StatusCode::CREATED);
+        client.delete(&format!("/v2/{name}/manifests/v1")).await.expect(StatusCode::ACCEPTED);
+    }
+    client.push_blob("never-filled", "{}").await;
+    let list = async |parameter: &str| {
+        let answer = client.get(&format!("/v2/_catalog?{parameter}")).await.expect(StatusCode::OK);
+        (answer.json::<Value>()["repositories"].clone(), answer.headers.get("link").cloned())
+    };
+    let all = |names: &[&str]| (json!(names), None);
+    assert_eq!(list("emptied=true").await, all(&[]), "the images are still there");
+    for name in ["a", "a/b", "refilled"] {
+        let digest = sha256(manifest.to_string().as_bytes());
+        client.delete(&format!("/v2/{name}/manifests/{digest}")).await.expect(StatusCode::ACCEPTED);
+    }
+    client.put_manifest("refilled", "v1", &manifest).await.expect(StatusCode::CREATED);
+    assert_eq!(list("emptied=true").await, all(&["a", "a/b"]));
+    let (page, link) = list("emptied=true&n=1").await;
+    assert_eq!(
+        (page, link.unwrap()),
+        (json!(["a"]), "</v2/_catalog?emptied=true&n=1&last=a>; rel=\"next\"".parse().unwrap())
+    );
+    assert_eq!(list("emptied=true&n=1&last=a").await, all(&["a/b"]));
+    for parameter in ["emptied=false", ""] {
+        assert_eq!(list(parameter).await, all(&["kept", "refilled"]));
+    }
+    let refused = client.get("/v2/_catalog?emptied=yes").await.expect(StatusCode::BAD_REQUEST);
+    let refused = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(refused.contains("must be true or false"), "{refused}");
 }

@@ -182,3 +182,25 @@ async fn the_last_deletion_in_a_repository_takes_nothing_of_others_either() {
     assert_eq!(tags(&target, "app").await, ["v1"]);
     assert!(world.from.asked().iter().any(|asked| asked.path == "/v2/b/app/manifests/v1"));
 }
+
+/// The source lists it no more, and the target's names don't tell where something came from.
+#[tokio::test]
+async fn a_repository_of_which_everything_was_deleted_is_compared_too() {
+    let world = World::of_berths().await;
+    let (source, target) = (world.source.client(), world.target.client());
+    for (repository, seed) in [("a/app", 1), ("b/app", 2), ("c/never", 3)] {
+        source.push_noise(repository, Some(&format!("v{seed}")), seed, None).await;
+    }
+    let arguments = ["--flatten", "1", "--propagate-deletions"];
+    assert_eq!(world.run(&[&arguments[..], &["--repository", "*/app"]].concat()).await.code, 0);
+    for (repository, seed) in [("a/app", 1), ("c/never", 3)] {
+        let digest = sha256(manifest(seed).to_string().as_bytes());
+        source.delete(&format!("/v2/{repository}/manifests/{digest}")).await.expect(StatusCode::ACCEPTED);
+    }
+    world.from.take();
+    let ran = world.run(&arguments).await;
+    assert_eq!((ran.code, ran.progress.deleted), (0, 2), "a tag and its image: {ran:#?}");
+    assert_eq!(tags(&target, "app").await, ["v2"]);
+    let asked = world.from.take();
+    assert!(!asked.iter().any(|asked| asked.path.contains("never")), "nothing of it was copied: {asked:#?}");
+}

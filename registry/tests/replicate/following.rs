@@ -73,6 +73,34 @@ async fn tags_of_signatures_follow_what_they_sign_where_tags_are_chosen() {
     assert!(there.contains(&tag(&wanted)) && !there.contains(&tag(&unwanted)));
 }
 
+/// As where they are compared: the first one's counts, in the order of their names.
+#[tokio::test]
+async fn of_two_repositories_that_arrive_under_one_name_the_first_ones_tag_is_copied() {
+    let world = World::of_berths().await;
+    let (source, target) = (world.source.client(), world.target.client());
+    source.push_noise("a/app", Some("both"), 1, None).await;
+    let arguments = ["--flatten", "1", "--follow-seconds", "2"];
+    let ran = while_following(&world, &arguments, async || {
+        source.push_noise("b/app", Some("both"), 2, None).await;
+        source.push_noise("b/app", Some("later"), 3, None).await;
+        while target.digest_of("app", "later").await.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        source.push_noise("a/app", Some("later"), 4, None).await;
+        for repository in ["a/app", "b/app"] {
+            source.push_noise(repository, Some("same"), 5, None).await;
+        }
+    })
+    .await;
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    let (image, reason) = ran.failure();
+    assert!(image == "b/app:both" && reason.contains("as a/app:both does"), "{image}: {reason}");
+    assert_eq!((ran.progress.total, ran.progress.done), (4, 4), "{ran:#?}");
+    for tag in ["both", "later", "same"] {
+        assert_eq!(target.digest_of("app", tag).await, source.digest_of("a/app", tag).await, "{tag}");
+    }
+}
+
 /// The signature comes before its image has a tag that is copied, and is there before that tag.
 #[tokio::test]
 async fn signatures_of_before_come_with_the_tag() {

@@ -1,4 +1,4 @@
-//! The list of repositories: those that hold a manifest, sorted bytewise. A page costs what it holds and the
+//! The list of repositories: those that hold a manifest, or are known for what was deleted there, sorted bytewise. A page costs what it holds and the
 //! folders on the way to it, of which large ones are kept in order; for who may see few of many no more than that, but for a
 //! look at each one that is shut within a path that they may see.
 
@@ -6,7 +6,7 @@ use oci::{RepoName, digest::ALGORITHMS};
 
 use super::{Store, folder, layout::Repository};
 use crate::storage::{
-    Error,
+    Error, Holding,
     walk::{self, Look, Walk, everything},
 };
 
@@ -18,13 +18,19 @@ impl Store {
     /// is the first that may be among them.
     pub(crate) fn repositories(
         &self,
+        holding: Holding,
         last: Option<&str>,
         n: usize,
         next: impl Fn(&str) -> Option<String>,
     ) -> Result<(Vec<RepoName>, bool), Error> {
         let mut found = Vec::new();
         self.walk(Walk::after(last), &next, &mut |repository| {
-            if has_manifests(&self.layout.repository(&repository))? {
+            let folder = self.layout.repository(&repository);
+            let is_listed = match holding {
+                Holding::Manifests => has_manifests(&folder)?,
+                Holding::Records => !folder::is_empty(&folder.deletions())? && !has_manifests(&folder)?,
+            };
+            if is_listed {
                 found.push(repository);
             }
             Ok(found.len() <= n)

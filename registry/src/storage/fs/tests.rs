@@ -24,7 +24,7 @@ use oci::{Algorithm, Digest, Manifest, Reference, manifest};
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::{Deleted, Finished, OpenError, Put, UploadId, walk::everything};
+use crate::storage::{Deleted, Finished, Holding, OpenError, Put, UploadId, walk::everything};
 
 fn store() -> (TempDir, Store) {
     // In memory, where that is possible: some of these tests sync a hundred thousand times.

@@ -207,7 +207,7 @@ fn one_damaged_record_or_stray_file_stops_nothing() {
     fs::write(root.path().join("repositories/stray"), "").unwrap();
     age(root.path());
     assert_eq!(kinds(&collect(&store, false, DAY)), ["blob 0", "content 10"]);
-    assert_eq!(store.repositories(None, 10, everything).unwrap().0, [repository()]);
+    assert_eq!(store.repositories(Holding::Manifests, None, 10, everything).unwrap().0, [repository()]);
     let deleted = store.delete_blob(&repository(), &digest("layer")).unwrap();
     assert_eq!(deleted, Deleted::Needed(damaged.clone()), "nobody knows that it is not");
     assert_eq!(store.delete_manifest(&repository(), &damaged, None).unwrap(), Deleted::Done);

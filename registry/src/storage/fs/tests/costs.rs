@@ -203,7 +203,7 @@ fn of_few(store: &Store, all: u32, table: &mut Table) {
         few.range::<str, _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded)).next().cloned()
     };
     table.add("catalog of who may see five", {
-        measure(|_| assert_eq!(store.repositories(None, 100, next).unwrap().0.len(), 5))
+        measure(|_| assert_eq!(store.repositories(Holding::Manifests, None, 100, next).unwrap().0.len(), 5))
     });
     // What is below each of them could be seen.
     let next = |from: &str| {
@@ -211,10 +211,10 @@ fn of_few(store: &Store, all: u32, table: &mut Table) {
         Some(if is_shut { format!("{from}\0") } else { from.to_owned() })
     };
     table.add("where all but five are shut alone", {
-        measure(|_| assert!(store.repositories(None, 100, next).unwrap().0.len() >= 5))
+        measure(|_| assert!(store.repositories(Holding::Manifests, None, 100, next).unwrap().0.len() >= 5))
     });
     table.add("catalog of who may see nothing", {
-        measure(|_| drop(store.repositories(None, 100, |_| None).unwrap()))
+        measure(|_| drop(store.repositories(Holding::Manifests, None, 100, |_| None).unwrap()))
     });
 }
 
@@ -226,7 +226,10 @@ fn of_lists(store: &Store, all: u32, table: &mut Table) {
         ("catalog, page of 100", Some(middle), 100),
         ("catalog, page of 1000", Some(middle), 1000),
     ] {
-        table.add(what, measure(|_| drop(store.repositories(last, n, everything).unwrap())));
+        table.add(
+            what,
+            measure(|_| drop(store.repositories(Holding::Manifests, last, n, everything).unwrap())),
+        );
     }
     of_few(store, all, table);
     table.add("count of repositories, the first", {

@@ -24,7 +24,8 @@ fn put(store: &Store, name: &str) -> (RepoName, Digest) {
 fn pages(store: &Store, n: usize, next: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     loop {
-        let (page, more) = store.repositories(all.last().map(String::as_str), n, &next).unwrap();
+        let (page, more) =
+            store.repositories(Holding::Manifests, all.last().map(String::as_str), n, &next).unwrap();
         assert!(page.len() == n || !more);
         all.extend(page.iter().map(ToString::to_string));
         if !more {
@@ -168,7 +169,7 @@ fn they_are_counted_beside_those_that_come_and_go() {
             ended.unwrap();
         }
     });
-    let there = store.repositories(None, 10, everything).unwrap().0.len() as u64;
+    let there = store.repositories(Holding::Manifests, None, 10, everything).unwrap().0.len() as u64;
     assert_eq!(store.count_repositories().unwrap(), there);
     let killed = killed(root.path());
     assert_eq!(Store::open(killed.path()).unwrap().count_repositories().unwrap(), there);
